@@ -1,0 +1,6 @@
+std = "lua54"
+max_line_length = 100
+exclude_files = { "build", "lua_modules", ".luarocks" }
+
+files["spec/**/*_spec.lua"].std = "+busted"
+files[".busted"] = {}

@@ -1,0 +1,81 @@
+/*
+ * lua/binding.h - the parts of the Lua module starttls.core.
+ * Floor 4: may rely on all floors below and on Lua 5.4.
+ *
+ *   module.c     what the module exports
+ *   options.c    a table of options becomes a session's configuration
+ *   session.c    the userdata starttls.session
+ *   operation.c  the userdata starttls.operation: one operation in progress, guarded
+ *   drive.c      the one place that waits
+ *   values.c     events become Lua values
+ *   imap_values.c  IMAP responses become Lua values
+ */
+#ifndef STLS_LUA_BINDING_H
+#define STLS_LUA_BINDING_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "session/session.h"
+
+#define STLS_SESSION "starttls.session"
+#define STLS_OPERATION "starttls.operation"
+#define STLS_ERROR "starttls.error"
+#define STLS_TRUST "starttls.trust"
+
+/* User values of a session. */
+enum { UV_WAIT = 1, UV_FORGET, UV_OBJECT, UV_SESSION_COUNT = UV_OBJECT };
+
+struct l_session {
+  struct stls_session *session; /* NULL: never made, or collected */
+  struct l_operation *operation; /* in progress, or NULL */
+  bool draining;                /* an abandoned operation is to be taken to its end first */
+  bool waiting;                 /* in a wait */
+  bool has_step;                /* `step` and `event` are not handed out yet */
+  enum stls_step step;
+  struct stls_event event;
+};
+
+/* User value of an operation: its session. */
+enum { UV_SESSION = 1 };
+
+struct l_operation {
+  struct l_session *session; /* NULL once it is over */
+};
+
+/* session.c: [-0, +0] the session at `index`; raises for anything else. */
+struct l_session *l_check_session(lua_State *L, int index);
+
+/* operation.c: [-0, +1] an operation on the session at `index`, which becomes busy. */
+void l_push_operation(lua_State *L, int index);
+
+/* Ends it; an operation that is not at its end leaves the session draining or cancelled. */
+void l_end_operation(struct l_operation *operation, bool complete);
+
+/* drive.c: op:next(). */
+int l_operation_next(lua_State *L);
+
+/* drive.c: tells the loop to forget descriptors that the session is done with, and closes them. */
+void l_close_descriptors(lua_State *L, int session_index);
+
+/* options.c: [-0, +1] a new session from the options table at `index`. Raises on misuse. */
+int l_session_new(lua_State *L);
+int l_trust_new(lua_State *L);
+
+/* values.c: [-0, +1] each. */
+void l_push_error(lua_State *L, const struct stls_error *error);
+void l_push_reply(lua_State *L, const struct stls_event *event);
+void l_push_trace(lua_State *L, const struct stls_trace_event *event);
+void l_push_security(lua_State *L, struct stls_session *session);
+int l_push_certificate(lua_State *L, struct stls_session *session, bool pem);
+void l_push_capabilities(lua_State *L, const struct stls_capabilities *capabilities);
+void l_push_slice(lua_State *L, struct stls_slice slice);
+
+/* imap_values.c: [-0, +1] the response's value; [-0, +1] the arguments of a response code. */
+void l_push_response(lua_State *L, const struct stls_imap_response *response);
+void l_push_code_arguments(lua_State *L, const struct stls_imap_response *response);
+
+/* imap_values.c: [-0, +1] the section that the literal being streamed is, as in msg.sections. */
+void l_push_streamed_section(lua_State *L, const struct stls_imap_response *response);
+
+#endif

@@ -1,0 +1,299 @@
+/*
+ * lua/session.c - the userdata starttls.session, which the roof's objects wrap.
+ * Floor 4: may rely on all floors below and on Lua 5.4.
+ */
+#include <string.h>
+
+#include "lua/binding.h"
+
+void l_open_session(lua_State *L);
+
+struct l_session *l_check_session(lua_State *L, int index) {
+  struct l_session *session = luaL_checkudata(L, index, STLS_SESSION);
+  if (!session->session) luaL_error(L, "the session was never made");
+  return session;
+}
+
+/* nil, error: the sticky error of the session. */
+static int push_failure(lua_State *L, const struct stls_error *error) {
+  luaL_pushfail(L);
+  l_push_error(L, error);
+  return 2;
+}
+
+static int push_simple(lua_State *L, enum stls_error_kind kind, const char *during, const char *message) {
+  struct stls_error error;
+  memset(&error, 0, sizeof error);
+  stls_error_set(&error, kind, during, "%s", message);
+  push_failure(L, &error);
+  stls_error_free(&error);
+  return 2;
+}
+
+/* {====== Beginning operations ====== */
+
+/* 0 when an operation may begin; else the number of results pushed, which say why not. */
+static int refuse_if_unready(lua_State *L, struct l_session *session, const char *during) {
+  const struct stls_error *error = stls_session_error(session->session);
+  if (error->kind != STLS_ERROR_NONE) return push_failure(L, error);
+  if (session->operation || session->draining) {
+    return push_simple(L, STLS_ERROR_BUSY, during, "another operation is in progress on this session");
+  }
+  if (!stls_session_is_open(session->session)) {
+    return push_simple(L, STLS_ERROR_CLOSED, during, "the session is not open");
+  }
+  return 0;
+}
+
+/* session:open() -> operation | nil, error */
+static int session_open(lua_State *L) {
+  struct l_session *session = l_check_session(L, 1);
+  l_push_operation(L, 1);
+  stls_session_open(session->session);
+  return 1;
+}
+
+/* session:drain() -> the abandoned operation, to be taken to its end, or nil */
+static int session_drain(lua_State *L) {
+  struct l_session *session = l_check_session(L, 1);
+  if (!session->draining || session->operation) return 0;
+  session->draining = false;
+  l_push_operation(L, 1);
+  return 1;
+}
+
+static enum stls_answer_form check_form(lua_State *L, int index) {
+  static const char *const forms[] = {"reply", "lines", "content", "goodbye", NULL};
+  return (enum stls_answer_form)luaL_checkoption(L, index, NULL, forms);
+}
+
+/* Reads the typed arguments from `first` on, in pairs, into an array on the stack's top. */
+static struct stls_arg *check_args(lua_State *L, int first, size_t *count_r) {
+  int last = lua_gettop(L), i;
+  size_t count = (size_t)(last - first + 1) / 2;
+  struct stls_arg *args = lua_newuserdatauv(L, (count + 1) * sizeof *args, 0);
+  for (i = 0; i < (int)count; i++) {
+    size_t len;
+    const char *type = luaL_checkstring(L, first + 2 * i);
+    const char *value = luaL_checklstring(L, first + 2 * i + 1, &len);
+    if (!stls_arg_type_named(type, &args[i].type)) luaL_error(L, "unknown type of argument '%s'", type);
+    args[i].value = stls_slice(value, len);
+  }
+  *count_r = count;
+  return args;
+}
+
+/* Raises what the encoder refused; nothing was sent. */
+static void check_refusal(lua_State *L, const char *refusal) {
+  if (refusal) luaL_error(L, "%s", refusal);
+}
+
+/*
+ * session:command(during, form, literal, type, value, ...) -> operation | nil, error
+ * Raises when an argument can't be sent.
+ */
+static int session_command(lua_State *L) {
+  struct l_session *session = l_check_session(L, 1);
+  const char *during = luaL_checkstring(L, 2), *refusal;
+  enum stls_answer_form form = check_form(L, 3);
+  bool has_literal = !lua_isnoneornil(L, 4);
+  uint64_t literal = has_literal ? (uint64_t)luaL_checkinteger(L, 4) : 0;
+  int results = refuse_if_unready(L, session, during);
+  struct stls_arg *args;
+  size_t count;
+  if (results > 0) return results;
+  args = check_args(L, 5, &count);
+  l_push_operation(L, 1);
+  refusal = stls_dialogue_command(stls_session_dialogue(session->session), during, args, count,
+                                  form, has_literal ? &literal : NULL);
+  if (refusal) l_end_operation(lua_touserdata(L, -1), true);
+  check_refusal(L, refusal);
+  stls_session_begun(session->session);
+  return 1;
+}
+
+/* Reads an array of recipients at `index` into PATH arguments. */
+static struct stls_arg *check_recipients(lua_State *L, int index, size_t *count_r) {
+  size_t count = (size_t)luaL_len(L, index), i;
+  struct stls_arg *args = lua_newuserdatauv(L, (count + 1) * sizeof *args, 0);
+  for (i = 0; i < count; i++) {
+    size_t len;
+    const char *path;
+    lua_geti(L, index, (lua_Integer)i + 1);
+    path = luaL_checklstring(L, -1, &len); /* the table keeps it alive */
+    args[i].type = STLS_ARG_PATH;
+    args[i].value = stls_slice(path, len);
+    lua_pop(L, 1);
+  }
+  *count_r = count;
+  return args;
+}
+
+/*
+ * session:transaction(recipients, type, value, ...) -> operation | nil, error
+ * The typed arguments are those of MAIL. Raises when an argument can't be sent.
+ */
+static int session_transaction(lua_State *L) {
+  struct l_session *session = l_check_session(L, 1);
+  int results = refuse_if_unready(L, session, "mail");
+  struct stls_arg *mail, *recipients;
+  size_t mail_count, recipient_count;
+  const char *refusal;
+  luaL_checktype(L, 2, LUA_TTABLE);
+  if (results > 0) return results;
+  mail = check_args(L, 3, &mail_count);
+  recipients = check_recipients(L, 2, &recipient_count);
+  luaL_argcheck(L, recipient_count > 0, 2, "no recipients");
+  l_push_operation(L, 1);
+  refusal = stls_dialogue_transaction(stls_session_dialogue(session->session), mail, mail_count,
+                                      recipients, recipient_count);
+  if (refusal) l_end_operation(lua_touserdata(L, -1), true);
+  check_refusal(L, refusal);
+  stls_session_begun(session->session);
+  return 1;
+}
+
+/* }====== */
+
+/* {====== Ending ====== */
+
+static int end_session(lua_State *L, enum stls_error_kind kind) {
+  struct l_session *session = luaL_checkudata(L, 1, STLS_SESSION);
+  if (!session->session) return 0;
+  stls_session_close(session->session, kind);
+  l_close_descriptors(L, 1);
+  return 0;
+}
+
+/* session:close(): at once, as __gc and __close do it; never waits. */
+static int session_close(lua_State *L) {
+  return end_session(L, STLS_ERROR_CLOSED);
+}
+
+/* session:cancel(): like close; whoever waits in the session gets an error of kind `cancelled`. */
+static int session_cancel(lua_State *L) {
+  return end_session(L, STLS_ERROR_CANCELLED);
+}
+
+static int session_gc(lua_State *L) {
+  struct l_session *session = luaL_checkudata(L, 1, STLS_SESSION);
+  end_session(L, STLS_ERROR_CLOSED);
+  stls_session_free(session->session);
+  session->session = NULL;
+  return 0;
+}
+
+/* }====== */
+
+/* {====== Asking ====== */
+
+/* session:error() -> error | nil */
+static int session_error(lua_State *L) {
+  const struct stls_error *error = stls_session_error(l_check_session(L, 1)->session);
+  if (error->kind == STLS_ERROR_NONE) return 0;
+  l_push_error(L, error);
+  return 1;
+}
+
+static int session_security(lua_State *L) {
+  l_push_security(L, l_check_session(L, 1)->session);
+  return 1;
+}
+
+/* session:certificate(with_pem) -> table | nil */
+static int session_certificate(lua_State *L) {
+  return l_push_certificate(L, l_check_session(L, 1)->session, lua_toboolean(L, 2));
+}
+
+static int session_capabilities(lua_State *L) {
+  struct stls_dialogue *dialogue = stls_session_dialogue(l_check_session(L, 1)->session);
+  if (!dialogue) return 0;
+  l_push_capabilities(L, stls_dialogue_capabilities(dialogue));
+  return 1;
+}
+
+/* session:has(word) -> true and the value, or false */
+static int session_has(lua_State *L) {
+  struct stls_dialogue *dialogue = stls_session_dialogue(l_check_session(L, 1)->session);
+  struct stls_slice value;
+  if (!dialogue || !stls_capabilities_find(stls_dialogue_capabilities(dialogue), luaL_checkstring(L, 2), &value)) {
+    lua_pushboolean(L, 0);
+    return 1;
+  }
+  lua_pushboolean(L, 1);
+  l_push_slice(L, value);
+  return 2;
+}
+
+static int session_pollfd(lua_State *L) {
+  lua_pushinteger(L, stls_session_pollfd(l_check_session(L, 1)->session));
+  return 1;
+}
+
+/* session:events() -> "r", "w", "rw" or "" */
+static int session_events(lua_State *L) {
+  static const char *const names[] = {"", "r", "w", "rw"};
+  lua_pushstring(L, names[stls_session_events(l_check_session(L, 1)->session) & 3]);
+  return 1;
+}
+
+/* session:timeout() -> seconds | nil */
+static int session_timeout(lua_State *L) {
+  double seconds = stls_session_timeout(l_check_session(L, 1)->session);
+  if (seconds < 0) return 0;
+  lua_pushnumber(L, seconds);
+  return 1;
+}
+
+static int session_dirty(lua_State *L) {
+  lua_pushboolean(L, stls_session_is_dirty(l_check_session(L, 1)->session));
+  return 1;
+}
+
+static int session_address(lua_State *L) {
+  lua_pushstring(L, stls_session_address(l_check_session(L, 1)->session));
+  return 1;
+}
+
+static int session_port(lua_State *L) {
+  lua_pushinteger(L, stls_session_port(l_check_session(L, 1)->session));
+  return 1;
+}
+
+static int session_is_open(lua_State *L) {
+  lua_pushboolean(L, stls_session_is_open(l_check_session(L, 1)->session));
+  return 1;
+}
+
+/* }====== */
+
+static const luaL_Reg methods[] = {{"open", session_open},
+                                   {"drain", session_drain},
+                                   {"command", session_command},
+                                   {"transaction", session_transaction},
+                                   {"close", session_close},
+                                   {"cancel", session_cancel},
+                                   {"error", session_error},
+                                   {"security", session_security},
+                                   {"certificate", session_certificate},
+                                   {"capabilities", session_capabilities},
+                                   {"has", session_has},
+                                   {"pollfd", session_pollfd},
+                                   {"events", session_events},
+                                   {"timeout", session_timeout},
+                                   {"dirty", session_dirty},
+                                   {"address", session_address},
+                                   {"port", session_port},
+                                   {"is_open", session_is_open},
+                                   {NULL, NULL}};
+
+void l_open_session(lua_State *L) {
+  luaL_newmetatable(L, STLS_SESSION);
+  luaL_newlib(L, methods);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, session_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pushcfunction(L, session_close);
+  lua_setfield(L, -2, "__close");
+  lua_pop(L, 1);
+}

@@ -1,0 +1,470 @@
+/*
+ * mail/dialogue.c - see dialogue.h: the part that all protocols and operations share.
+ *
+ * One turn of stls_dialogue_next: the protocol's reader takes a reply or an
+ * event off the input; a reply is looked up in the operation's table, whose row
+ * may send, ask the caller for something, hand out an event, finish or fail.
+ */
+#include "mail/dialogue.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mail/protocol.h"
+
+/* While message content is sent, ask for more of it below this; one TLS flight or so. */
+#define OUTPUT_LOW_WATER (64 * 1024)
+#define KEPT_CAPACITY (4 * 1024) /* memory that an idle dialogue's buffers keep, bytes each */
+
+const struct stls_protocol *stls_protocol_named(const char *name) {
+  static const struct stls_protocol *const protocols[] = {&stls_smtp, &stls_imap, &stls_pop3};
+  size_t i;
+  for (i = 0; i < sizeof protocols / sizeof protocols[0]; i++) {
+    if (strcmp(protocols[i]->name, name) == 0) return protocols[i];
+  }
+  return NULL;
+}
+
+struct stls_dialogue *stls_dialogue_new(const struct stls_dialogue_config *config,
+                                        const struct stls_channel_facts *facts,
+                                        struct stls_trace *trace) {
+  struct stls_dialogue *d = calloc(1, sizeof *d);
+  if (!d) return NULL;
+  d->config = config;
+  d->facts = *facts;
+  d->trace = trace;
+  d->want = STLS_NEED_NOTHING;
+  stls_buffer_init(&d->input, 0);
+  stls_buffer_init(&d->output, 0);
+  d->output.wipes = true;
+  stls_capabilities_init(&d->capabilities, config->limits.line);
+  stls_encoder_init(&d->encoder, trace && trace->on ? trace : NULL);
+  stls_buffer_init(&d->reply.text, config->limits.line);
+  stls_buffer_init(&d->login.held, 0);
+  d->login.held.wipes = true;
+  stls_buffer_init(&d->login.sent, 0);
+  d->login.sent.wipes = true;
+  stls_buffer_init(&d->transaction.paths, 0);
+  stls_buffer_init(&d->transaction.refusal.text, 0);
+  if (config->protocol == &stls_imap) {
+    d->parser = stls_imap_parser_new(&config->limits);
+    if (!d->parser) {
+      stls_dialogue_free(d);
+      return NULL;
+    }
+    if (d->encoder.trace) stls_imap_parser_record(d->parser);
+  }
+  return d;
+}
+
+void stls_dialogue_free(struct stls_dialogue *d) {
+  if (!d) return;
+  stls_login_end(&d->login);
+  stls_buffer_free(&d->input);
+  stls_buffer_free(&d->output);
+  stls_capabilities_free(&d->capabilities);
+  stls_encoder_free(&d->encoder);
+  stls_buffer_free(&d->reply.text);
+  stls_buffer_free(&d->transaction.paths);
+  stls_buffer_free(&d->transaction.refusal.text);
+  stls_imap_parser_free(d->parser);
+  stls_error_free(&d->error);
+  free(d);
+}
+
+struct stls_buffer *stls_dialogue_input(struct stls_dialogue *d) {
+  return &d->input;
+}
+
+struct stls_buffer *stls_dialogue_output(struct stls_dialogue *d) {
+  return &d->output;
+}
+
+const struct stls_capabilities *stls_dialogue_capabilities(const struct stls_dialogue *d) {
+  return &d->capabilities;
+}
+
+struct stls_error *stls_dialogue_error(struct stls_dialogue *d) {
+  return &d->error;
+}
+
+const char *stls_dialogue_phase(const struct stls_dialogue *d) {
+  if (d->during[0]) return d->during;
+  return d->table ? d->table->states[d->state] : "idle";
+}
+
+const char *stls_dialogue_mechanism(const struct stls_dialogue *d) {
+  return d->mechanism;
+}
+
+const char *stls_dialogue_binding(const struct stls_dialogue *d, bool *refused_r) {
+  *refused_r = d->binding_refused;
+  return d->binding_used ? d->facts.binding_type : NULL;
+}
+
+bool stls_dialogue_is_idle(const struct stls_dialogue *d) {
+  return d->want == STLS_NEED_NOTHING;
+}
+
+bool stls_dialogue_may_drain(const struct stls_dialogue *d) {
+  return d->table == d->config->protocol->command_table && d->want == STLS_NEED_INPUT &&
+         !stls_encoder_stopped(&d->encoder) && !d->literal_pending;
+}
+
+bool stls_dialogue_delivery_unknown(const struct stls_dialogue *d) {
+  return d->awaits_delivery;
+}
+
+/* {====== Failing ====== */
+
+/* The server's words as they may be shown: not when they repeat a credential. */
+static struct stls_slice showable(const struct stls_dialogue *d, struct stls_slice text) {
+  return stls_login_repeats(d, text) ? stls_slice_of(STLS_LOGIN_WITHHELD) : text;
+}
+
+bool stls_dialogue_fail(struct stls_dialogue *d, enum stls_error_kind kind, const char *format,
+                        ...) {
+  char message[1024];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(message, sizeof message, format, args);
+  va_end(args);
+  return stls_error_set(&d->error, kind, stls_dialogue_phase(d), "%s", message);
+}
+
+bool stls_dialogue_fail_reply(struct stls_dialogue *d, enum stls_error_kind kind,
+                              const char *format, ...) {
+  char message[1024];
+  va_list args;
+  if (d->error.kind != STLS_ERROR_NONE) return false;
+  va_start(args, format);
+  vsnprintf(message, sizeof message, format, args);
+  va_end(args);
+  stls_error_set(&d->error, kind, stls_dialogue_phase(d), "%s", message);
+  stls_error_reply(&d->error, d->reply.code, stls_slice_of(d->reply.status),
+                   showable(d, stls_buffer_slice(&d->reply.text)));
+  if (d->reply.class == STLS_ON_TRANSIENT) d->error.temporary = true;
+  return false;
+}
+
+bool stls_dialogue_fail_buffer(struct stls_dialogue *d, const struct stls_buffer *buffer,
+                               const char *what) {
+  if (buffer->failure == STLS_BUFFER_MEMORY) {
+    return stls_dialogue_fail(d, STLS_ERROR_MEMORY, "not enough memory");
+  }
+  return stls_dialogue_fail(d, STLS_ERROR_LIMIT, "the server's %s is longer than the limit of %zu bytes",
+                            what, buffer->limit);
+}
+
+void stls_dialogue_input_ended(struct stls_dialogue *d, bool clean) {
+  if (d->form == STLS_ANSWER_GOODBYE && d->want != STLS_NEED_NOTHING && d->table != NULL) {
+    stls_dialogue_finish(d);
+    return;
+  }
+  if (d->awaits_delivery) {
+    stls_dialogue_fail(d, STLS_ERROR_CLOSED,
+                       "the connection was lost after the message's end and before the server's "
+                       "answer: whether it will be delivered is unknown");
+    d->error.unknown = true;
+    return;
+  }
+  if (clean) {
+    stls_dialogue_fail(d, STLS_ERROR_CLOSED, "the server closed the connection");
+  } else {
+    stls_dialogue_fail(d, STLS_ERROR_CLOSED,
+                       "the connection ended without TLS close-notify: what came may be cut short");
+  }
+}
+
+/* }====== */
+
+/* {====== Turns ====== */
+
+void stls_dialogue_begin(struct stls_dialogue *d, const struct stls_table *table, unsigned state,
+                         const char *during) {
+  d->table = table;
+  d->state = state;
+  snprintf(d->during, sizeof d->during, "%s", during ? during : "");
+  d->want = STLS_NEED_INPUT;
+  d->has_event = false;
+  d->content_ended = false;
+  d->form = STLS_ANSWER_REPLY;
+}
+
+static void rest(struct stls_dialogue *d) {
+  if (stls_buffer_length(&d->input) == 0) stls_buffer_shrink(&d->input, KEPT_CAPACITY);
+  if (stls_buffer_length(&d->output) == 0) stls_buffer_shrink(&d->output, KEPT_CAPACITY);
+}
+
+void stls_dialogue_finish(struct stls_dialogue *d) {
+  d->want = STLS_NEED_NOTHING;
+  d->awaits_delivery = false;
+}
+
+void stls_dialogue_finish_reply(struct stls_dialogue *d) {
+  memset(&d->event, 0, sizeof d->event);
+  d->event.type = STLS_EVENT_REPLY;
+  d->event.reply = &d->reply;
+  if (d->parser) d->event.response = stls_imap_parser_response(d->parser);
+  d->has_event = true;
+  stls_dialogue_finish(d);
+}
+
+static void take_row(struct stls_dialogue *d, const struct stls_row *row) {
+  if (row->action) row->action(d);
+  if (d->error.kind == STLS_ERROR_NONE) d->state = row->next;
+}
+
+static void no_row(struct stls_dialogue *d) {
+  if (d->reply.class == STLS_ON_BYE) {
+    stls_dialogue_fail_reply(d, STLS_ERROR_CLOSED, "the server is closing the connection");
+    d->error.temporary = true;
+    return;
+  }
+  stls_dialogue_fail_reply(d, STLS_ERROR_PROTOCOL, "the server's answer makes no sense here");
+}
+
+/* Looks the reply up and goes on through the states that decide by themselves. */
+static void react(struct stls_dialogue *d, unsigned class) {
+  for (;;) {
+    const struct stls_row *row = stls_table_find(d->table, d->state, class, d);
+    if (!row) {
+      no_row(d);
+      return;
+    }
+    take_row(d, row);
+    if (d->error.kind != STLS_ERROR_NONE || d->want != STLS_NEED_INPUT) return;
+    if (!stls_table_decides(d->table, d->state)) return;
+    class = STLS_ON_NOTHING;
+  }
+}
+
+static enum stls_need need_more(const struct stls_dialogue *d) {
+  if (d->want != STLS_NEED_CONTENT) return STLS_NEED_INPUT;
+  return stls_buffer_length(&d->output) < OUTPUT_LOW_WATER ? STLS_NEED_CONTENT : STLS_NEED_INPUT;
+}
+
+static enum stls_need give_event(struct stls_dialogue *d, struct stls_event *event_r) {
+  *event_r = d->event;
+  d->has_event = false;
+  return STLS_NEED_CARE;
+}
+
+enum stls_need stls_dialogue_next(struct stls_dialogue *d, struct stls_event *event_r) {
+  for (;;) {
+    if (d->error.kind != STLS_ERROR_NONE) return STLS_NEED_BURIAL;
+    if (d->has_event) return give_event(d, event_r);
+    if (d->want == STLS_NEED_NOTHING) rest(d);
+    if (d->want != STLS_NEED_INPUT && d->want != STLS_NEED_CONTENT) return d->want;
+    switch (d->config->protocol->read(d)) {
+      case STLS_READ_MORE: return need_more(d);
+      case STLS_READ_REPLY: react(d, d->reply.class); break;
+      case STLS_READ_EVENT: d->has_event = true; break;
+      case STLS_READ_FAILED: break;
+    }
+  }
+}
+
+/* }====== */
+
+/* {====== Lines in, lines out ====== */
+
+void stls_dialogue_trace_received(struct stls_dialogue *d, struct stls_slice line) {
+  if (d->trace && d->trace->on) stls_trace_line(d->trace, STLS_TRACE_RECEIVED, showable(d, line));
+}
+
+bool stls_dialogue_take_line(struct stls_dialogue *d, struct stls_slice *line_r) {
+  struct stls_slice input = stls_buffer_slice(&d->input);
+  const char *lf = memchr(input.ptr + d->scanned, '\n', input.len - d->scanned);
+  size_t len = lf ? (size_t)(lf - input.ptr) : input.len;
+  if (len > d->config->limits.line) {
+    stls_dialogue_fail(d, STLS_ERROR_LIMIT, "the server's line is longer than the limit of %zu bytes",
+                       d->config->limits.line);
+    return false;
+  }
+  if (!lf) {
+    d->scanned = input.len;
+    return false;
+  }
+  d->scanned = 0;
+  stls_buffer_consume(&d->input, len + 1);
+  *line_r = stls_slice(input.ptr, len > 0 && lf[-1] == '\r' ? len - 1 : len);
+  stls_opening_count(d, len);
+  stls_dialogue_trace_received(d, *line_r);
+  return d->error.kind == STLS_ERROR_NONE;
+}
+
+void stls_reply_clear(struct stls_reply *reply) {
+  reply->code = 0;
+  reply->status[0] = '\0';
+  stls_buffer_clear(&reply->text);
+}
+
+bool stls_reply_add_line(struct stls_reply *reply, struct stls_slice line) {
+  if (stls_buffer_length(&reply->text) > 0) stls_buffer_append_char(&reply->text, '\n');
+  return stls_buffer_append_slice(&reply->text, line);
+}
+
+void stls_reply_set_status(struct stls_reply *reply, struct stls_slice status) {
+  size_t len = status.len < sizeof reply->status ? status.len : sizeof reply->status - 1;
+  memcpy(reply->status, status.ptr, len);
+  reply->status[len] = '\0';
+}
+
+const char *stls_dialogue_send_line(struct stls_dialogue *d) {
+  const char *refusal = stls_encoder_end(&d->encoder);
+  if (refusal) return refusal;
+  if (!stls_encoder_release(&d->encoder, &d->output)) {
+    stls_dialogue_fail(d, STLS_ERROR_MEMORY, "not enough memory");
+  }
+  return NULL;
+}
+
+void stls_dialogue_send(struct stls_dialogue *d, const struct stls_arg *args, size_t count) {
+  const char *refusal;
+  size_t i;
+  stls_encoder_begin(&d->encoder);
+  if (d->parser) stls_imap_begin_command(d);
+  for (i = 0; i < count; i++) stls_encoder_add(&d->encoder, args[i].type, args[i].value);
+  refusal = stls_dialogue_send_line(d);
+  if (refusal) stls_dialogue_fail(d, STLS_ERROR_AUTH, "%s", refusal);
+}
+
+void stls_dialogue_send_word(struct stls_dialogue *d, const char *word) {
+  struct stls_arg arg = {STLS_ARG_ATOM, stls_slice_of(word)};
+  stls_dialogue_send(d, &arg, 1);
+}
+
+bool stls_dialogue_take_content(struct stls_dialogue *d, bool *ended_r) {
+  struct stls_slice input, piece = {NULL, 0};
+  *ended_r = false;
+  do {
+    input = stls_buffer_slice(&d->input);
+    stls_buffer_consume(&d->input, stls_content_decode(&d->content_in, input, &piece));
+    if (d->content_in.state == STLS_CONTENT_END) {
+      *ended_r = true;
+      return false;
+    }
+  } while (piece.len == 0 && stls_buffer_length(&d->input) > 0);
+  if (piece.len == 0) return false;
+  stls_trace_content(d->trace, STLS_TRACE_RECEIVED, piece.len);
+  memset(&d->event, 0, sizeof d->event);
+  d->event.type = STLS_EVENT_CONTENT;
+  d->event.text = piece;
+  return true;
+}
+
+/* }====== */
+
+/* {====== Operations ====== */
+
+void stls_dialogue_open(struct stls_dialogue *d) {
+  stls_opening_begin(d);
+  if (stls_table_decides(d->table, d->state)) react(d, STLS_ON_NOTHING);
+}
+
+/* SMTP and POP3 servers speak only when spoken to: what is there already answers nothing. */
+static bool spoke_unasked(struct stls_dialogue *d) {
+  struct stls_slice line;
+  if (d->parser || stls_buffer_length(&d->input) == 0) return false;
+  if (!stls_dialogue_take_line(d, &line)) line = stls_buffer_slice(&d->input);
+  if (d->config->protocol == &stls_smtp && stls_slice_starts(line, "421")) {
+    stls_dialogue_fail(d, STLS_ERROR_CLOSED, "the server has closed the session");
+  } else {
+    stls_dialogue_fail(d, STLS_ERROR_PROTOCOL, "the server answered a command that was not sent");
+  }
+  stls_error_reply(&d->error, 0, stls_slice("", 0), line);
+  return true;
+}
+
+const char *stls_dialogue_command(struct stls_dialogue *d, const char *during,
+                                  const struct stls_arg *args, size_t count,
+                                  enum stls_answer_form form, const uint64_t *literal) {
+  const char *refusal;
+  size_t i;
+  if (d->error.kind != STLS_ERROR_NONE) return NULL;
+  stls_encoder_begin(&d->encoder);
+  if (d->parser) stls_imap_begin_command(d);
+  for (i = 0; i < count; i++) stls_encoder_add(&d->encoder, args[i].type, args[i].value);
+  if (literal) stls_encoder_add_literal(&d->encoder, *literal);
+  if (d->encoder.refusal) return d->encoder.refusal;
+  stls_dialogue_begin(d, d->config->protocol->command_table, 0, during);
+  d->form = form;
+  d->literal_pending = literal != NULL;
+  d->literal_left = literal ? *literal : 0;
+  if (spoke_unasked(d)) return NULL;
+  refusal = stls_dialogue_send_line(d);
+  if (refusal) d->want = STLS_NEED_NOTHING;
+  return refusal;
+}
+
+void stls_dialogue_want_content(struct stls_dialogue *d) {
+  d->want = STLS_NEED_CONTENT;
+  d->content_ended = false;
+}
+
+/* The first octet of `piece` that the protocol's content can't carry, or NULL. */
+static const char *forbidden_octet(const struct stls_dialogue *d, struct stls_slice piece) {
+  (void)d;
+  return memchr(piece.ptr, '\0', piece.len);
+}
+
+bool stls_dialogue_content(struct stls_dialogue *d, struct stls_slice piece) {
+  size_t before = stls_buffer_length(&d->output);
+  if (d->error.kind != STLS_ERROR_NONE || d->want != STLS_NEED_CONTENT || piece.len == 0) {
+    return d->error.kind == STLS_ERROR_NONE;
+  }
+  if (forbidden_octet(d, piece)) {
+    return stls_dialogue_fail(d, STLS_ERROR_UNSUPPORTED,
+                              "the message has a NUL octet, which this protocol can't carry");
+  }
+  if (d->parser && piece.len > d->literal_left) {
+    return stls_dialogue_fail(d, STLS_ERROR_UNSUPPORTED, "the message is longer than its announced size");
+  }
+  if (d->parser) {
+    d->literal_left -= piece.len;
+    stls_buffer_append_slice(&d->output, piece);
+  } else {
+    stls_content_encode(&d->content_out, piece, &d->output);
+  }
+  if (d->output.failure != STLS_BUFFER_OK) return stls_dialogue_fail_buffer(d, &d->output, "content");
+  stls_trace_content(d->trace, STLS_TRACE_SENT, stls_buffer_length(&d->output) - before);
+  return true;
+}
+
+void stls_dialogue_content_end(struct stls_dialogue *d) {
+  if (d->error.kind != STLS_ERROR_NONE || d->want != STLS_NEED_CONTENT) return;
+  if (d->parser && d->literal_left > 0) {
+    stls_dialogue_fail(d, STLS_ERROR_UNSUPPORTED, "the message is shorter than its announced size");
+    return;
+  }
+  d->content_ended = true;
+  d->want = STLS_NEED_INPUT;
+  if (d->parser) {
+    if (!stls_encoder_release(&d->encoder, &d->output)) stls_dialogue_fail(d, STLS_ERROR_MEMORY, "not enough memory");
+  } else {
+    stls_transaction_content_ended(d);
+  }
+}
+
+void stls_dialogue_credential(struct stls_dialogue *d, struct stls_slice value) {
+  if (d->want != STLS_NEED_CREDENTIAL) return;
+  d->want = STLS_NEED_INPUT;
+  if (memchr(value.ptr, '\0', value.len) || memchr(value.ptr, '\r', value.len) || memchr(value.ptr, '\n', value.len)) {
+    stls_dialogue_fail(d, STLS_ERROR_AUTH, "the credential has a CR, LF or NUL, and can't be sent");
+    return;
+  }
+  if (!stls_secret_set(&d->login.credential, value)) {
+    stls_dialogue_fail(d, STLS_ERROR_MEMORY, "not enough memory");
+    return;
+  }
+  stls_opening_credential(d);
+}
+
+enum stls_credential stls_dialogue_wanted_credential(const struct stls_dialogue *d) {
+  return d->login.mechanism ? d->login.mechanism->credential : STLS_CREDENTIAL_PASSWORD;
+}
+
+/* }====== */

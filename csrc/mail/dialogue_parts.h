@@ -1,0 +1,158 @@
+/*
+ * mail/dialogue_parts.h - the inside of a dialogue, for the files that make it up.
+ * Floor 2, mail wing: may rely on base/ and mail/ only. Not for owners of dialogues.
+ *
+ * opening.c, smtp.c, imap.c and pop3.c share this structure; dialogue.c owns it.
+ */
+#ifndef STLS_MAIL_DIALOGUE_PARTS_H
+#define STLS_MAIL_DIALOGUE_PARTS_H
+
+#include "mail/content.h"
+#include "mail/dialogue.h"
+#include "mail/table.h"
+
+/* Authentication, while it lasts. */
+struct stls_login {
+  const struct stls_mechanism *mechanism; /* NULL: the protocol's own login */
+  struct stls_sasl *sasl;
+  struct stls_secret credential;
+  struct stls_buffer held;  /* the initial response that waits to be asked for, base64 */
+  bool holds;               /* `held` waits */
+  struct stls_buffer sent;  /* the last credential line as it was sent, to know it again */
+  bool binding_refused;     /* -PLUS was tried and refused: this is the second try */
+  bool first_half;          /* own login: the user name is sent, the password is not */
+  bool started;
+  bool retold;              /* the server told its capabilities since the login began */
+};
+
+/* One SMTP transaction. */
+struct stls_transaction {
+  struct stls_buffer paths;      /* recipients, each ended by NUL */
+  size_t count;                  /* of recipients */
+  size_t sent;                   /* RCPT commands sent */
+  size_t sent_to;                /* offset in `paths` of the next one to send */
+  size_t answered;               /* RCPT commands answered */
+  size_t accepted;               /* of them positively */
+  bool pipelined;                /* commands go out without waiting (RFC 2920) */
+  bool refused;                  /* MAIL or DATA was refused; the first refusal is `refusal` */
+  struct stls_reply refusal;     /* kept while the rest is wound up */
+};
+
+struct stls_dialogue {
+  const struct stls_dialogue_config *config;
+  struct stls_channel_facts facts;
+  struct stls_trace *trace;
+  struct stls_buffer input, output;
+  size_t heard;                    /* bytes consumed while opening, against limits.greeting */
+  struct stls_error error;
+  struct stls_capabilities capabilities;
+  struct stls_encoder encoder;
+
+  const struct stls_table *table;  /* of the operation in progress */
+  unsigned state;
+  char during[24];                 /* the operation's name; "": its table's states tell */
+  enum stls_need want;             /* what the operation waits for, INPUT or NOTHING otherwise */
+  bool has_event;
+  struct stls_event event;
+  struct stls_reply reply;
+
+  struct stls_login login;
+  const char *mechanism;           /* that succeeded */
+  bool binding_used, binding_refused;
+  bool upgrade_refused;            /* opportunistic, and the server said no */
+
+  enum stls_answer_form form;
+  struct stls_content_encoder content_out;
+  struct stls_content_decoder content_in;
+  uint64_t literal_left;           /* IMAP: octets of the announced literal to be sent yet */
+  bool literal_pending;
+  bool content_ended;
+  bool awaits_delivery;            /* the final dot is sent, its answer has not come */
+
+  bool reading_lines;              /* POP3: in the lines or content of an answer */
+  bool reply_started;              /* SMTP: in a reply of several lines */
+  size_t scanned;                  /* input bytes known to hold no line end */
+
+  struct stls_imap_parser *parser; /* IMAP only */
+  unsigned tag;                    /* of the last command */
+  struct stls_transaction transaction; /* SMTP only */
+};
+
+/* Fails with the phase filled in. Returns false. */
+bool stls_dialogue_fail(struct stls_dialogue *d, enum stls_error_kind kind, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Fails with the server's words from d->reply. */
+bool stls_dialogue_fail_reply(struct stls_dialogue *d, enum stls_error_kind kind,
+                              const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Fails because a buffer broke: kind limit or memory. `what` names what was too long. */
+bool stls_dialogue_fail_buffer(struct stls_dialogue *d, const struct stls_buffer *buffer,
+                               const char *what);
+
+/* Begins an operation in a state of its table. */
+void stls_dialogue_begin(struct stls_dialogue *d, const struct stls_table *table, unsigned state,
+                         const char *during);
+
+/* Ends the operation: NEED_NOTHING. An action for tables. */
+void stls_dialogue_finish(struct stls_dialogue *d);
+
+/* Hands d->reply to the caller as an event, and ends the operation. An action for tables. */
+void stls_dialogue_finish_reply(struct stls_dialogue *d);
+
+/* Sends a command whose arguments are known to be good (a mistake fails the dialogue). */
+void stls_dialogue_send(struct stls_dialogue *d, const struct stls_arg *args, size_t count);
+
+/* The same for one word. */
+void stls_dialogue_send_word(struct stls_dialogue *d, const char *word);
+
+/* Ends the line being encoded and moves it to the output; NULL or the refusal. */
+const char *stls_dialogue_send_line(struct stls_dialogue *d);
+
+/*
+ * Takes one line (without its line end) off the input. The slice is borrowed
+ * until the next read. False when none is complete, or it is too long (then failed).
+ */
+bool stls_dialogue_take_line(struct stls_dialogue *d, struct stls_slice *line_r);
+
+/* Adds a received line to the trace, unless it repeats a credential. */
+void stls_dialogue_trace_received(struct stls_dialogue *d, struct stls_slice line);
+
+/* Empties d->reply. */
+void stls_reply_clear(struct stls_reply *reply);
+
+/* Adds a line to its text, within the limit; false when that breaks. */
+bool stls_reply_add_line(struct stls_reply *reply, struct stls_slice line);
+
+/* Sets its status, cut to what fits. */
+void stls_reply_set_status(struct stls_reply *reply, struct stls_slice status);
+
+/* Takes dot-terminated content off the input: an event, or END through `*ended_r`. */
+bool stls_dialogue_take_content(struct stls_dialogue *d, bool *ended_r);
+
+/* Asks for content whose encoder is set up. An action for tables. */
+void stls_dialogue_want_content(struct stls_dialogue *d);
+
+/* opening.c: the table, and the credential that arrived. */
+extern const struct stls_table stls_opening_table;
+void stls_opening_begin(struct stls_dialogue *d);
+void stls_opening_credential(struct stls_dialogue *d);
+void stls_login_end(struct stls_login *login);
+
+/* Counts what the server says before the session is open, against limits.greeting. */
+void stls_opening_count(struct stls_dialogue *d, size_t bytes);
+
+/* Whether a line of the server repeats the credential that was sent to it. */
+bool stls_login_repeats(const struct stls_dialogue *d, struct stls_slice line);
+
+/* What is shown, in the trace and in errors, in place of such a line. */
+#define STLS_LOGIN_WITHHELD "(a line that repeats the credential)"
+
+/* smtp_transaction.c */
+extern const struct stls_table stls_transaction_table;
+void stls_transaction_content_ended(struct stls_dialogue *d);
+
+/* imap.c: how a command begins there. */
+void stls_imap_begin_command(struct stls_dialogue *d);
+
+#endif

@@ -1,0 +1,274 @@
+/*
+ * mail/imap.c - what is particular to IMAP: tags, untagged data, capabilities, LOGIN
+ * (RFC 9051, RFC 3501, SASL-IR: RFC 4959).
+ * Floor 2, mail wing: may rely on base/ and mail/ only.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "mail/protocol.h"
+
+#define TAG_SIZE 16
+
+/* {====== Reading ====== */
+
+static struct stls_slice current_tag(const struct stls_dialogue *d, char buffer[TAG_SIZE]) {
+  int len = snprintf(buffer, TAG_SIZE, "A%u", d->tag);
+  return stls_slice(buffer, (size_t)len);
+}
+
+/* RFC 5530 3: codes that say a NO may pass. */
+static bool is_temporary(const char *code) {
+  return strcmp(code, "UNAVAILABLE") == 0 || strcmp(code, "INUSE") == 0;
+}
+
+static enum stls_reply_class class_of(struct stls_slice name, const char *code) {
+  if (stls_slice_is(name, "OK")) return STLS_ON_POSITIVE;
+  if (stls_slice_is(name, "PREAUTH")) return STLS_ON_PREAUTH;
+  if (stls_slice_is(name, "BYE")) return STLS_ON_BYE;
+  return is_temporary(code) ? STLS_ON_TRANSIENT : STLS_ON_PERMANENT;
+}
+
+static void fill_reply(struct stls_dialogue *d, const struct stls_imap_response *response) {
+  struct stls_reply *reply = &d->reply;
+  char *c;
+  stls_reply_clear(reply);
+  if (response->node_count > 0) stls_reply_set_status(reply, stls_imap_node_text(response, 0));
+  for (c = reply->status; *c; c++) *c = stls_upper(*c);
+  reply->class = response->kind == STLS_IMAP_CONTINUE ? STLS_ON_CONTINUE
+                                                      : class_of(response->name, reply->status);
+  if (!stls_reply_add_line(reply, response->text)) stls_dialogue_fail_buffer(d, &reply->text, "line");
+}
+
+/* "AUTH=PLAIN" stays one word. `from`: the first node that is a capability. */
+static void learn(struct stls_dialogue *d, const struct stls_imap_response *response, size_t from) {
+  size_t i;
+  stls_capabilities_clear(&d->capabilities);
+  d->capabilities.known = true;
+  d->login.retold = true;
+  for (i = from; i < response->node_count; i++) {
+    if (!stls_capabilities_add(&d->capabilities, stls_imap_node_text(response, i), stls_slice("", 0))) {
+      stls_dialogue_fail_buffer(d, &d->capabilities.entries, "list of capabilities");
+    }
+  }
+}
+
+/* A list may come by itself or as the code of any status (RFC 9051 7.1, 7.2.2). */
+static void learn_if_told(struct stls_dialogue *d, const struct stls_imap_response *response) {
+  if (response->is_status) {
+    if (response->node_count > 0 && stls_slice_is(stls_imap_node_text(response, 0), "CAPABILITY")) learn(d, response, 1);
+  } else if (stls_slice_is(response->name, "CAPABILITY")) {
+    learn(d, response, 0);
+  }
+}
+
+static enum stls_read fail_tag(struct stls_dialogue *d, const struct stls_imap_response *response) {
+  stls_dialogue_fail(d, STLS_ERROR_PROTOCOL, "the server answered a command that was not sent");
+  stls_error_reply(&d->error, 0, response->tag, response->text);
+  return STLS_READ_FAILED;
+}
+
+/* A tagged OK counts only for the command in progress, and only once it is sent as a whole. */
+static enum stls_read read_tagged(struct stls_dialogue *d, const struct stls_imap_response *response) {
+  char tag[TAG_SIZE];
+  struct stls_slice expected = current_tag(d, tag);
+  bool sent = !stls_encoder_stopped(&d->encoder) && stls_buffer_length(&d->output) == 0;
+  if (d->tag == 0 || response->tag.len != expected.len || memcmp(response->tag.ptr, expected.ptr, expected.len) != 0) {
+    return fail_tag(d, response);
+  }
+  fill_reply(d, response);
+  if (d->reply.class == STLS_ON_POSITIVE && !sent) return fail_tag(d, response);
+  d->literal_pending = false;
+  return STLS_READ_REPLY;
+}
+
+/* While opening, only the greeting and BYE count; all else is the caller's. */
+static enum stls_read read_untagged(struct stls_dialogue *d, const struct stls_imap_response *response) {
+  bool opening = d->table == &stls_opening_table;
+  if (opening && d->tag == 0) {
+    if (!response->is_status) {
+      fill_reply(d, response);
+      stls_dialogue_fail_reply(d, STLS_ERROR_PROTOCOL, "the server's greeting is not an IMAP greeting");
+      return STLS_READ_FAILED;
+    }
+    fill_reply(d, response);
+    return STLS_READ_REPLY;
+  }
+  if (stls_slice_is(response->name, "BYE") && d->form != STLS_ANSWER_GOODBYE) {
+    fill_reply(d, response);
+    return STLS_READ_REPLY;
+  }
+  if (opening) return STLS_READ_MORE;
+  memset(&d->event, 0, sizeof d->event);
+  d->event.type = STLS_EVENT_UNTAGGED;
+  d->event.response = response;
+  return STLS_READ_EVENT;
+}
+
+static enum stls_read read_response(struct stls_dialogue *d) {
+  const struct stls_imap_response *response = stls_imap_parser_response(d->parser);
+  stls_dialogue_trace_received(d, stls_imap_parser_recorded(d->parser));
+  learn_if_told(d, response);
+  if (d->error.kind != STLS_ERROR_NONE) return STLS_READ_FAILED;
+  switch (response->kind) {
+    case STLS_IMAP_TAGGED: return read_tagged(d, response);
+    case STLS_IMAP_UNTAGGED: return read_untagged(d, response);
+    case STLS_IMAP_CONTINUE: break;
+  }
+  fill_reply(d, response);
+  return STLS_READ_REPLY;
+}
+
+static enum stls_read read_content(struct stls_dialogue *d) {
+  const struct stls_imap_content *content = stls_imap_parser_content(d->parser);
+  stls_trace_content(d->trace, STLS_TRACE_RECEIVED, content->piece.len);
+  memset(&d->event, 0, sizeof d->event);
+  d->event.type = STLS_EVENT_CONTENT;
+  d->event.text = content->piece;
+  d->event.size = content->size;
+  d->event.offset = content->offset;
+  d->event.response = stls_imap_parser_response(d->parser);
+  return STLS_READ_EVENT;
+}
+
+static enum stls_read fail_parse(struct stls_dialogue *d) {
+  const char *why;
+  enum stls_error_kind kind = stls_imap_parser_failure(d->parser, &why);
+  stls_dialogue_fail(d, kind, "%s", why);
+  return STLS_READ_FAILED;
+}
+
+static enum stls_read imap_read(struct stls_dialogue *d) {
+  enum stls_read read = STLS_READ_MORE;
+  while (read == STLS_READ_MORE && stls_buffer_length(&d->input) > 0) {
+    size_t used;
+    enum stls_imap_result result = stls_imap_parser_feed(d->parser, stls_buffer_slice(&d->input), &used);
+    stls_buffer_consume(&d->input, used);
+    stls_opening_count(d, used);
+    if (d->error.kind != STLS_ERROR_NONE) return STLS_READ_FAILED;
+    switch (result) {
+      case STLS_IMAP_MORE: return STLS_READ_MORE;
+      case STLS_IMAP_CONTENT: return read_content(d);
+      case STLS_IMAP_RESPONSE: read = read_response(d); break;
+      case STLS_IMAP_FAILED: return fail_parse(d);
+    }
+  }
+  return read;
+}
+
+/* }====== */
+
+/* {====== Opening ====== */
+
+void stls_imap_begin_command(struct stls_dialogue *d) {
+  char tag[TAG_SIZE];
+  d->tag++;
+  d->encoder.literals = STLS_LITERAL_SYNC;
+  if (stls_capabilities_find(&d->capabilities, "LITERAL+", NULL)) d->encoder.literals = STLS_LITERAL_PLUS;
+  else if (stls_capabilities_find(&d->capabilities, "LITERAL-", NULL)) d->encoder.literals = STLS_LITERAL_MINUS;
+  stls_encoder_add(&d->encoder, STLS_ARG_ATOM, current_tag(d, tag));
+}
+
+static void ask_capabilities(struct stls_dialogue *d) {
+  stls_dialogue_send_word(d, "CAPABILITY");
+}
+
+/* They were learned as the response arrived. */
+static void learn_capabilities(struct stls_dialogue *d) {
+  d->capabilities.known = true;
+}
+
+static bool offers_mechanism(const struct stls_dialogue *d, const char *mechanism) {
+  char word[64];
+  snprintf(word, sizeof word, "AUTH=%s", mechanism);
+  return stls_capabilities_find(&d->capabilities, word, NULL);
+}
+
+/* RFC 9051 6.2.3: never LOGIN where LOGINDISABLED is listed. */
+static bool offers_own_login(const struct stls_dialogue *d) {
+  return !stls_capabilities_find(&d->capabilities, "LOGINDISABLED", NULL);
+}
+
+static bool takes_initial_response(const struct stls_dialogue *d) {
+  return stls_capabilities_find(&d->capabilities, "SASL-IR", NULL) ||
+         stls_capabilities_find(&d->capabilities, "IMAP4rev2", NULL);
+}
+
+static void send_own_login(struct stls_dialogue *d) {
+  struct stls_secret *password = &d->login.credential;
+  struct stls_arg args[] = {{STLS_ARG_ATOM, stls_slice_of("LOGIN")},
+                            {STLS_ARG_STRING, stls_slice_of(d->config->user)},
+                            {STLS_ARG_SECRET_STRING, stls_slice(password->text, password->len)}};
+  stls_dialogue_send(d, args, 3);
+}
+
+/* }====== */
+
+/* {====== Commands ====== */
+
+enum command_state { COMMAND, LITERAL };
+
+static bool is_stopped(const struct stls_dialogue *d) {
+  return stls_encoder_stopped(&d->encoder);
+}
+
+static bool awaits_literal(const struct stls_dialogue *d) {
+  return d->literal_pending && d->encoder.stop_next == d->encoder.stop_count;
+}
+
+static void release_more(struct stls_dialogue *d) {
+  if (!stls_encoder_release(&d->encoder, &d->output)) {
+    stls_dialogue_fail(d, STLS_ERROR_MEMORY, "not enough memory");
+  }
+}
+
+/* What the encoder keeps yet is the line's end, which goes out behind the literal. */
+static void want_literal(struct stls_dialogue *d) {
+  d->literal_pending = false;
+  stls_dialogue_want_content(d);
+}
+
+static void fail_literal(struct stls_dialogue *d) {
+  stls_dialogue_fail_reply(d, STLS_ERROR_REJECTED, "the server refuses the message before its end");
+}
+
+static const char *const command_states[] = {"command", "literal"};
+
+static bool is_sending_literal(const struct stls_dialogue *d) {
+  return d->want == STLS_NEED_CONTENT;
+}
+
+static const struct stls_row command_rows[] = {
+    /* state, reply, guard, next, action */
+    {COMMAND, STLS_ON_CONTINUE, awaits_literal, LITERAL, want_literal},
+    {COMMAND, STLS_ON_CONTINUE, is_stopped, COMMAND, release_more},
+    {COMMAND, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, COMMAND, stls_dialogue_finish_reply},
+    {LITERAL, STLS_ON_REFUSAL, is_sending_literal, LITERAL, fail_literal},
+    {LITERAL, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, COMMAND, stls_dialogue_finish_reply},
+};
+
+static const struct stls_table command_table = {
+    "imap command", command_states, sizeof command_states / sizeof command_states[0],
+    command_rows,   sizeof command_rows / sizeof command_rows[0]};
+
+/* }====== */
+
+const struct stls_protocol stls_imap = {
+    .name = "imap",
+    .sasl_service = "imap",
+    .alpn = "imap",
+    .port = 143,
+    .port_implicit = 993,
+    .upgrade_verb = "STARTTLS",
+    .retells = true,
+    .own_login = "LOGIN",
+    .longest_auth = 8192,
+    .read = imap_read,
+    .ask_capabilities = ask_capabilities,
+    .learn_capabilities = learn_capabilities,
+    .offers_mechanism = offers_mechanism,
+    .offers_own_login = offers_own_login,
+    .takes_initial_response = takes_initial_response,
+    .send_own_login = send_own_login,
+    .command_table = &command_table,
+};

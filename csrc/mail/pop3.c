@@ -1,0 +1,186 @@
+/*
+ * mail/pop3.c - what is particular to POP3: answers, CAPA, USER/PASS (RFC 1939, 2449, 2595, 5034).
+ * Floor 2, mail wing: may rely on base/ and mail/ only.
+ */
+#include <string.h>
+
+#include "mail/protocol.h"
+
+/* {====== Answers ======
+ *
+ *   RFC 2449 5: single-line = status [SP text] CRLF, status = "+OK" / "-ERR"
+ *   RFC 5034 4: continue-req = "+" SP [base64] CRLF
+ */
+
+/* RFC 2449 8: a response code in brackets before the text; RFC 3206 says which may pass. */
+static void read_text(struct stls_reply *reply, struct stls_slice text) {
+  if (text.len > 0 && text.ptr[0] == '[' && memchr(text.ptr, ']', text.len)) {
+    size_t len = (size_t)((const char *)memchr(text.ptr, ']', text.len) - text.ptr);
+    struct stls_slice code = stls_slice(text.ptr + 1, len - 1);
+    stls_reply_set_status(reply, code);
+    if (reply->class == STLS_ON_PERMANENT &&
+        (stls_slice_is(code, "IN-USE") || stls_slice_is(code, "SYS/TEMP") || stls_slice_is(code, "LOGIN-DELAY"))) {
+      reply->class = STLS_ON_TRANSIENT;
+    }
+    text = stls_slice_trim(stls_slice_from(text, len + 1));
+  }
+  stls_reply_add_line(reply, text);
+}
+
+static bool takes_word(struct stls_slice *line, const char *word) {
+  size_t len = strlen(word);
+  if (!stls_slice_starts(*line, word)) return false;
+  if (line->len > len && line->ptr[len] != ' ') return false;
+  *line = stls_slice_trim(stls_slice_from(*line, len));
+  return true;
+}
+
+static enum stls_read read_status(struct stls_dialogue *d, struct stls_slice line) {
+  struct stls_reply *reply = &d->reply;
+  struct stls_slice text = line;
+  stls_reply_clear(reply);
+  if (takes_word(&text, "+OK")) {
+    reply->class = STLS_ON_POSITIVE;
+    d->reading_lines = d->form == STLS_ANSWER_LINES || d->form == STLS_ANSWER_CONTENT;
+    if (d->form == STLS_ANSWER_CONTENT) stls_content_decoder_init(&d->content_in);
+  } else if (takes_word(&text, "-ERR")) {
+    reply->class = STLS_ON_PERMANENT;
+    d->form = STLS_ANSWER_REPLY; /* a refusal has one line, whatever was asked for */
+  } else if (takes_word(&text, "+")) {
+    reply->class = STLS_ON_CONTINUE;
+    stls_reply_add_line(reply, text);
+    return STLS_READ_REPLY;
+  } else {
+    stls_dialogue_fail(d, STLS_ERROR_PROTOCOL, "the server's line is not a POP3 answer");
+    stls_error_reply(&d->error, 0, stls_slice("", 0), line);
+    return STLS_READ_FAILED;
+  }
+  read_text(reply, text);
+  return d->reading_lines ? STLS_READ_MORE : STLS_READ_REPLY;
+}
+
+/* One line of a list: to the caller, or kept as the list of capabilities while opening. */
+static enum stls_read read_list_line(struct stls_dialogue *d, struct stls_slice line) {
+  if (stls_slice_equals(line, ".")) {
+    d->reading_lines = false;
+    return STLS_READ_REPLY;
+  }
+  if (line.len > 0 && line.ptr[0] == '.') line = stls_slice_from(line, 1);
+  if (d->table == &stls_opening_table) {
+    stls_buffer_append_char(&d->reply.text, '\n');
+    if (stls_buffer_append_slice(&d->reply.text, line)) return STLS_READ_MORE;
+    stls_dialogue_fail_buffer(d, &d->reply.text, "list of capabilities");
+    return STLS_READ_FAILED;
+  }
+  memset(&d->event, 0, sizeof d->event);
+  d->event.type = STLS_EVENT_LINE;
+  d->event.text = line;
+  return STLS_READ_EVENT;
+}
+
+static enum stls_read read_content(struct stls_dialogue *d) {
+  bool ended;
+  if (stls_dialogue_take_content(d, &ended)) return STLS_READ_EVENT;
+  if (!ended) return STLS_READ_MORE;
+  d->reading_lines = false;
+  return STLS_READ_REPLY;
+}
+
+static enum stls_read pop3_read(struct stls_dialogue *d) {
+  struct stls_slice line;
+  enum stls_read read = STLS_READ_MORE;
+  while (read == STLS_READ_MORE) {
+    if (d->reading_lines && d->form == STLS_ANSWER_CONTENT) return read_content(d);
+    if (!stls_dialogue_take_line(d, &line)) break;
+    read = d->reading_lines ? read_list_line(d, line) : read_status(d, line);
+  }
+  return d->error.kind == STLS_ERROR_NONE ? read : STLS_READ_FAILED;
+}
+
+/* }====== */
+
+/* {====== CAPA (RFC 2449 5) ====== */
+
+static void ask_capabilities(struct stls_dialogue *d) {
+  d->form = STLS_ANSWER_LINES;
+  stls_dialogue_send_word(d, "CAPA");
+}
+
+/* The first line of the kept text is the +OK's; each other one a capability. */
+static void learn_capabilities(struct stls_dialogue *d) {
+  struct stls_slice rest = stls_buffer_slice(&d->reply.text);
+  bool first = true;
+  d->form = STLS_ANSWER_REPLY;
+  stls_capabilities_clear(&d->capabilities);
+  d->capabilities.known = true;
+  for (;;) {
+    const char *lf = memchr(rest.ptr, '\n', rest.len);
+    size_t len = lf ? (size_t)(lf - rest.ptr) : rest.len;
+    struct stls_slice line = stls_slice(rest.ptr, len), word;
+    if (!first && stls_slice_word(&line, &word) &&
+        !stls_capabilities_add(&d->capabilities, word, stls_slice_trim(line))) {
+      stls_dialogue_fail_buffer(d, &d->capabilities.entries, "list of capabilities");
+    }
+    first = false;
+    if (!lf) return;
+    rest = stls_slice_from(rest, len + 1);
+  }
+}
+
+/* }====== */
+
+static bool offers_mechanism(const struct stls_dialogue *d, const char *mechanism) {
+  return stls_capabilities_lists(&d->capabilities, "SASL", mechanism);
+}
+
+/* Servers without CAPA have USER; with it they list it (RFC 2449 6.3). */
+static bool offers_own_login(const struct stls_dialogue *d) {
+  size_t position = 0;
+  struct stls_slice word, value;
+  if (!stls_capabilities_next(&d->capabilities, &position, &word, &value)) return true;
+  return stls_capabilities_find(&d->capabilities, "USER", NULL);
+}
+
+static bool takes_initial_response(const struct stls_dialogue *d) {
+  (void)d;
+  return true; /* RFC 5034 4: whenever it fits */
+}
+
+/* RFC 1939 7: USER, and when that is accepted, PASS with all that follows as the password. */
+static void send_own_login(struct stls_dialogue *d) {
+  struct stls_secret *password = &d->login.credential;
+  struct stls_arg user[] = {{STLS_ARG_ATOM, stls_slice_of("USER")}, {STLS_ARG_TEXT, stls_slice_of(d->config->user)}};
+  struct stls_arg pass[] = {{STLS_ARG_ATOM, stls_slice_of("PASS")},
+                            {STLS_ARG_SECRET, stls_slice(password->text, password->len)}};
+  d->login.first_half = !d->login.first_half;
+  stls_dialogue_send(d, d->login.first_half ? user : pass, 2);
+}
+
+static const char *const command_states[] = {"command"};
+
+static const struct stls_row command_rows[] = {
+    {0, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, 0, stls_dialogue_finish_reply},
+};
+
+static const struct stls_table command_table = {
+    "pop3 command", command_states, 1, command_rows, sizeof command_rows / sizeof command_rows[0]};
+
+const struct stls_protocol stls_pop3 = {
+    .name = "pop3",
+    .sasl_service = "pop",
+    .alpn = "pop3",
+    .port = 110,
+    .port_implicit = 995,
+    .upgrade_verb = "STLS",
+    .upgrade_unasked = true,
+    .own_login = "USER",
+    .longest_auth = 255, /* RFC 2449 4 */
+    .read = pop3_read,
+    .ask_capabilities = ask_capabilities,
+    .learn_capabilities = learn_capabilities,
+    .offers_mechanism = offers_mechanism,
+    .offers_own_login = offers_own_login,
+    .takes_initial_response = takes_initial_response,
+    .send_own_login = send_own_login,
+    .command_table = &command_table,
+};

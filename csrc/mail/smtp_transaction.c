@@ -1,0 +1,213 @@
+/*
+ * mail/smtp_transaction.c - one message to any number of recipients (RFC 5321 3.3).
+ * Floor 2, mail wing: may rely on base/ and mail/ only.
+ *
+ * With PIPELINING (RFC 2920) the whole envelope and DATA go out in one flight;
+ * without, each command waits for the answer to the one before. The table is the
+ * same: what was sent ahead is not sent again.
+ */
+#include <string.h>
+
+#include "mail/protocol.h"
+
+enum transaction_state { MAIL, RCPT, DATA, CONTENT, DELIVERY, RESET };
+
+static const char *const state_names[] = {"mail", "rcpt", "data", "content", "delivery", "reset"};
+
+/* {====== Guards ====== */
+
+static bool is_pipelined(const struct stls_dialogue *d) {
+  return d->transaction.pipelined;
+}
+
+static bool has_more_recipients(const struct stls_dialogue *d) {
+  return d->transaction.answered + 1 < d->transaction.count;
+}
+
+static bool is_accepted(const struct stls_dialogue *d) {
+  return !d->transaction.refused && d->transaction.accepted > 0;
+}
+
+/* The last RCPT is refused, as all before were, and DATA is not sent yet. */
+static bool is_hopeless(const struct stls_dialogue *d) {
+  return !d->transaction.pipelined && d->transaction.accepted == 0;
+}
+
+static bool is_refused(const struct stls_dialogue *d) {
+  return d->transaction.refused;
+}
+
+/* }====== */
+
+/* {====== Actions ====== */
+
+static void send_recipient(struct stls_dialogue *d) {
+  struct stls_transaction *transaction = &d->transaction;
+  struct stls_slice path = stls_slice_of(transaction->paths.data + transaction->sent_to);
+  struct stls_arg args[] = {{STLS_ARG_ATOM, stls_slice_of("RCPT")},
+                            {STLS_ARG_KEYWORD, stls_slice_of("TO:")},
+                            {STLS_ARG_PATH, path}};
+  transaction->sent++;
+  transaction->sent_to += path.len + 1;
+  stls_dialogue_send(d, args, 3);
+}
+
+static void send_next_recipient(struct stls_dialogue *d) {
+  if (d->transaction.sent == d->transaction.answered) send_recipient(d);
+}
+
+static void send_data(struct stls_dialogue *d) {
+  if (!d->transaction.pipelined) stls_dialogue_send_word(d, "DATA");
+}
+
+/* Keeps the first refusal: it is what the caller is told in the end. */
+static void keep_refusal(struct stls_dialogue *d) {
+  struct stls_transaction *transaction = &d->transaction;
+  if (transaction->refused) return;
+  transaction->refused = true;
+  transaction->refusal.class = d->reply.class;
+  transaction->refusal.code = d->reply.code;
+  memcpy(transaction->refusal.status, d->reply.status, sizeof d->reply.status);
+  stls_buffer_clear(&transaction->refusal.text);
+  stls_buffer_append_slice(&transaction->refusal.text, stls_buffer_slice(&d->reply.text));
+}
+
+static void finish_refused(struct stls_dialogue *d) {
+  if (d->transaction.refused) {
+    struct stls_reply *refusal = &d->transaction.refusal;
+    d->reply.class = refusal->class;
+    d->reply.code = refusal->code;
+    memcpy(d->reply.status, refusal->status, sizeof refusal->status);
+    stls_buffer_clear(&d->reply.text);
+    stls_buffer_append_slice(&d->reply.text, stls_buffer_slice(&refusal->text));
+  }
+  stls_dialogue_finish_reply(d);
+}
+
+/* After a refusal the server may still hold the envelope: RSET clears it (RFC 5321 4.1.1.5). */
+static void keep_refusal_and_reset(struct stls_dialogue *d) {
+  keep_refusal(d);
+  stls_dialogue_send_word(d, "RSET");
+}
+
+static void note_recipient(struct stls_dialogue *d) {
+  memset(&d->event, 0, sizeof d->event);
+  d->event.type = STLS_EVENT_RECIPIENT;
+  d->event.index = d->transaction.answered++;
+  d->event.reply = &d->reply;
+  d->has_event = true;
+  if (d->reply.class == STLS_ON_POSITIVE) d->transaction.accepted++;
+}
+
+static void note_and_send_next(struct stls_dialogue *d) {
+  note_recipient(d);
+  send_next_recipient(d);
+}
+
+static void note_and_send_data(struct stls_dialogue *d) {
+  note_recipient(d);
+  send_data(d);
+}
+
+static void note_and_reset(struct stls_dialogue *d) {
+  note_recipient(d);
+  keep_refusal_and_reset(d);
+}
+
+static void begin_content(struct stls_dialogue *d) {
+  stls_content_encoder_init(&d->content_out, true);
+  stls_dialogue_want_content(d);
+}
+
+/* DATA was sent ahead and accepted although nobody was: a lone dot, RFC 2920 3.1. */
+static void send_lone_dot(struct stls_dialogue *d) {
+  stls_dialogue_send_word(d, ".");
+}
+
+/* The server spoke up while the message was on its way: neither side can go on from here. */
+static void fail_content(struct stls_dialogue *d) {
+  stls_dialogue_fail_reply(d, STLS_ERROR_REJECTED, "the server refuses the message before its end");
+}
+
+static void finish_delivered(struct stls_dialogue *d) {
+  d->awaits_delivery = false;
+  stls_dialogue_finish_reply(d);
+}
+
+/* }====== */
+
+static const struct stls_row rows[] = {
+    /* state, reply, guard, next, action */
+    {MAIL, STLS_ON_POSITIVE, NULL, RCPT, send_next_recipient},
+    {MAIL, STLS_ON_REFUSAL, is_pipelined, RCPT, keep_refusal},
+    {MAIL, STLS_ON_REFUSAL, NULL, RESET, finish_refused},
+
+    {RCPT, STLS_ON_POSITIVE | STLS_ON_REFUSAL, has_more_recipients, RCPT, note_and_send_next},
+    {RCPT, STLS_ON_POSITIVE, NULL, DATA, note_and_send_data},
+    {RCPT, STLS_ON_REFUSAL, is_hopeless, RESET, note_and_reset},
+    {RCPT, STLS_ON_REFUSAL, NULL, DATA, note_and_send_data},
+
+    {DATA, STLS_ON_CONTINUE, is_accepted, CONTENT, begin_content},
+    {DATA, STLS_ON_CONTINUE, NULL, DELIVERY, send_lone_dot},
+    {DATA, STLS_ON_REFUSAL, NULL, RESET, keep_refusal_and_reset},
+
+    {CONTENT, STLS_ON_REFUSAL, NULL, CONTENT, fail_content},
+
+    {DELIVERY, STLS_ON_POSITIVE | STLS_ON_REFUSAL, is_refused, RESET, finish_refused},
+    {DELIVERY, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, DELIVERY, finish_delivered},
+
+    {RESET, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, RESET, finish_refused},
+};
+
+const struct stls_table stls_transaction_table = {
+    "smtp transaction", state_names, sizeof state_names / sizeof state_names[0],
+    rows,               sizeof rows / sizeof rows[0]};
+
+/* The content's end is on its way: from here on, the message may be the server's. */
+void stls_transaction_content_ended(struct stls_dialogue *d) {
+  stls_content_encode_end(&d->content_out, &d->output);
+  if (!stls_buffer_append_text(&d->output, ".\r\n")) {
+    stls_dialogue_fail_buffer(d, &d->output, "content");
+    return;
+  }
+  d->state = DELIVERY;
+  d->awaits_delivery = true;
+}
+
+/* Checks all recipients by encoding each, and keeps their paths. NULL or the refusal. */
+static const char *keep_recipients(struct stls_dialogue *d, const struct stls_arg *recipients,
+                                   size_t count) {
+  struct stls_buffer *paths = &d->transaction.paths;
+  size_t i;
+  stls_buffer_clear(paths);
+  stls_encoder_begin(&d->encoder);
+  for (i = 0; i < count; i++) {
+    if (recipients[i].value.len == 0) return "recipient is an empty address";
+    stls_encoder_add(&d->encoder, STLS_ARG_PATH, recipients[i].value);
+    stls_buffer_append_slice(paths, recipients[i].value);
+    stls_buffer_append_char(paths, '\0');
+  }
+  if (paths->failure != STLS_BUFFER_OK) stls_dialogue_fail_buffer(d, paths, "list of recipients");
+  return d->encoder.refusal;
+}
+
+const char *stls_dialogue_transaction(struct stls_dialogue *d, const struct stls_arg *mail,
+                                      size_t mail_count, const struct stls_arg *recipients,
+                                      size_t recipient_count) {
+  struct stls_transaction *transaction = &d->transaction;
+  const char *refusal = keep_recipients(d, recipients, recipient_count);
+  if (refusal) return refusal;
+  if (d->error.kind != STLS_ERROR_NONE) return NULL;
+  transaction->count = recipient_count;
+  transaction->sent = transaction->sent_to = 0;
+  transaction->answered = transaction->accepted = 0;
+  transaction->refused = false;
+  transaction->pipelined = stls_capabilities_find(&d->capabilities, "PIPELINING", NULL);
+  refusal = stls_dialogue_command(d, NULL, mail, mail_count, STLS_ANSWER_REPLY, NULL);
+  if (refusal || d->error.kind != STLS_ERROR_NONE) return refusal;
+  stls_dialogue_begin(d, &stls_transaction_table, MAIL, NULL);
+  if (!transaction->pipelined) return NULL;
+  while (transaction->sent < transaction->count) send_recipient(d);
+  stls_dialogue_send_word(d, "DATA");
+  return NULL;
+}

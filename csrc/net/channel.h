@@ -1,0 +1,39 @@
+/*
+ * net/channel.h - a connected descriptor, in the clear or under TLS.
+ * Floor 2, net wing: may rely on base/ and net/ only.
+ *
+ * A channel hides how bytes travel. It never blocks and never calls back.
+ */
+#ifndef STLS_NET_CHANNEL_H
+#define STLS_NET_CHANNEL_H
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "net/io.h"
+#include "net/tls.h"
+
+struct stls_channel {
+  int fd;               /* -1: none */
+  struct stls_tls *tls; /* NULL: in the clear */
+};
+
+/* Takes a connected, non-blocking descriptor over. */
+void stls_channel_init(struct stls_channel *channel, int fd);
+
+/* Frees TLS. Returns the descriptor, which the caller closes, or -1. */
+int stls_channel_end(struct stls_channel *channel);
+
+/* Begins TLS; go on with stls_channel_handshake. False: the error is set. */
+bool stls_channel_begin_tls(struct stls_channel *channel, struct stls_tls_trust *trust,
+                            const struct stls_tls_settings *settings, struct stls_error *error);
+enum stls_io stls_channel_handshake(struct stls_channel *channel, struct stls_error *error);
+
+/* Appends what has arrived to `input`. `during` goes into the error. */
+enum stls_io stls_channel_receive(struct stls_channel *channel, struct stls_buffer *input,
+                                  const char *during, struct stls_error *error);
+
+/* Sends from the front of `output`, and consumes what was sent. OK: it is empty now. */
+enum stls_io stls_channel_send(struct stls_channel *channel, struct stls_buffer *output,
+                               const char *during, struct stls_error *error);
+
+#endif

@@ -1,0 +1,38 @@
+/*
+ * net/tls_parts.h - the inside of a TLS session, for tls.c, tls_verify.c and tls_report.c.
+ * Floor 1, net wing: may rely on base/ and net/ only. Includes GnuTLS.
+ */
+#ifndef STLS_NET_TLS_PARTS_H
+#define STLS_NET_TLS_PARTS_H
+
+#include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
+#include <stdatomic.h>
+
+#include "net/hostname.h"
+#include "net/tls.h"
+
+struct stls_tls_trust {
+  atomic_int owners;
+  gnutls_certificate_credentials_t credentials;
+};
+
+struct stls_tls {
+  int fd;
+  gnutls_session_t session;
+  struct stls_tls_trust *trust;
+  char name[STLS_HOSTNAME_SIZE]; /* whom we expect */
+  bool is_address;
+  bool no_verify;
+  bool heard;                    /* the peer's first byte was seen, and it looks like TLS */
+  bool verified;
+  struct stls_error verdict;     /* why the certificate is not good */
+};
+
+/* The handshake's verification callback: 0 to go on. */
+int stls_tls_verify(gnutls_session_t session);
+
+/* The peer's own certificate, imported; the caller deinits it. False when there is none. */
+bool stls_tls_peer_certificate(gnutls_session_t session, gnutls_x509_crt_t *certificate_r);
+
+#endif

@@ -1,0 +1,150 @@
+--- Message content on its way in and out: strings, open files, LTN12 functions.
+-- May rely on starttls.error only.
+--
+-- A source is a function that returns the next piece, nil at the end, or nil and
+-- an error. A sink is a function that takes a piece, and nil at the end, and
+-- returns true, or nil and an error.
+local errors = require "starttls.error"
+
+local content = {}
+
+local piece_size = 64 * 1024
+
+local function is_open_file(value)
+  return io.type(value) == "file"
+end
+
+--- A source for a message given as a string, an open file or a function.
+-- @param message  what the caller gave
+-- @param what     its name, for errors
+-- @return the source, and the message's size in octets where that is known at once.
+--         Raises for anything else.
+function content.source(message, what)
+  if type(message) == "string" then
+    local given = false
+    return function()
+      if given then return nil end
+      given = true
+      return message
+    end, #message
+  elseif is_open_file(message) then
+    return function() return message:read(piece_size) end, nil
+  elseif type(message) == "function" then
+    return message, nil
+  end
+  error(("%s must be a string, an open file or a source function, not %s")
+    :format(what, io.type(message) or type(message)), 0)
+end
+
+--- A sink for what the caller gave: an open file, a function, or nothing for a string.
+-- @param target  file, function or nil
+-- @param limit   octets that a string may have; beyond that the sink fails
+-- @return the sink, and a function that returns the string (nil when the content went elsewhere)
+function content.sink(target, limit)
+  if target == nil then
+    local pieces, size = {}, 0
+    return function(piece)
+      if not piece then return true end
+      size = size + #piece
+      if size > limit then
+        return nil, errors.new { kind = "limit", during = "content",
+          message = ("the message is longer than the limit of %d bytes for a string"):format(limit),
+          hint = "give a file or a function to take it, or raise limits.string" }
+      end
+      pieces[#pieces + 1] = piece
+      return true
+    end, function() return table.concat(pieces) end
+  elseif is_open_file(target) then
+    return function(piece)
+      if not piece then return true end
+      return target:write(piece)
+    end, function() end
+  elseif type(target) == "function" then
+    return target, function() end
+  end
+  error(("sink must be an open file or a function, not %s"):format(io.type(target) or type(target)), 0)
+end
+
+--- What a failed source or sink of the caller becomes.
+function content.failure(who, during, err)
+  if errors.is(err) then return err end
+  return errors.new { kind = "cancelled", during = during,
+    message = ("%s failed: %s"):format(who, tostring(err or "it gave no reason")) }
+end
+
+--- The same text with CRLF as its only line end.
+-- @param source  a source
+-- @return a source
+function content.with_crlf(source)
+  local held = "" -- a CR at a piece's end, whose LF may follow
+  local ended = false
+  return function()
+    if ended then return nil end
+    local piece, err = source()
+    if err then return nil, err end
+    if not piece then
+      ended = true
+      return held ~= "" and "\r\n" or nil
+    end
+    piece = held .. piece
+    held = piece:sub(-1) == "\r" and "\r" or ""
+    if held ~= "" then piece = piece:sub(1, -2) end
+    if not piece:find("[\r\n]") then return piece end
+    return (piece:gsub("\r\n", "\n"):gsub("\r", "\n"):gsub("\n", "\r\n"))
+  end
+end
+
+--- Counts a source's octets by reading it to its end.
+local function measure(source)
+  local size = 0
+  while true do
+    local piece, err = source()
+    if err then return nil, err end
+    if not piece then return size end
+    size = size + #piece
+  end
+end
+
+--- Writes a source into a temporary file, so that its size is known.
+local function spool(source)
+  local file, err = io.tmpfile()
+  if not file then return nil, err end
+  while true do
+    local piece
+    piece, err = source()
+    if err then
+      file:close()
+      return nil, err
+    end
+    if not piece then break end
+    local written
+    written, err = file:write(piece)
+    if not written then
+      file:close()
+      return nil, err
+    end
+  end
+  local size = file:seek "end"
+  file:seek "set"
+  return function() return file:read(piece_size) end, size
+end
+
+--- A source with CRLF line ends, and its size, which IMAP wants to know beforehand.
+-- Reads a file twice; spools what can't be read twice into a temporary file.
+-- @return source, size; or nil and an error
+function content.measured(message, what)
+  local source = content.source(message, what)
+  if type(message) == "string" then
+    local text = content.with_crlf(source)
+    local first, rest = text() or "", text() or ""
+    return content.source(first .. rest, what)
+  end
+  local start = is_open_file(message) and message:seek()
+  if not start then return spool(content.with_crlf(source)) end
+  local size, err = measure(content.with_crlf(source))
+  if not size then return nil, err end
+  message:seek("set", start)
+  return content.with_crlf(source), size
+end
+
+return content

@@ -1,0 +1,432 @@
+--- IMAP: mailboxes and messages (RFC 9051, RFC 3501).
+-- May rely on starttls.session, starttls.content and starttls.error.
+--
+-- Messages are named by UID everywhere, by sequence number only on request.
+local session = require "starttls.session"
+local content = require "starttls.content"
+local errors = require "starttls.error"
+
+local imap = {}
+local Imap = session.class "imap"
+
+--- Opens a session: encrypted, verified and, when credentials are given, authenticated.
+-- @param given  options as in README.md; also on = { alert = f, exists = f, expunge = f,
+--               fetch = f, bye = f }: functions for what the server says unasked
+-- @return a session, or nil and an error
+function imap.connect(given)
+  return session.connect(Imap, given, { on = "table" })
+end
+
+-- {====== What the server says unasked ======
+
+local function call(self, name, ...)
+  local handler = self.on[name]
+  if handler then handler(...) end
+end
+
+--- Keeps the mailbox's counts right, and tells the caller's handlers.
+function Imap:unasked(name, number, value)
+  local mailbox = self.mailbox
+  if name == "EXISTS" then
+    if mailbox then mailbox.exists = number end
+    call(self, "exists", number)
+  elseif name == "EXPUNGE" then
+    if mailbox and mailbox.exists then mailbox.exists = mailbox.exists - 1 end
+    call(self, "expunge", number)
+  elseif name == "FETCH" then
+    call(self, "fetch", value)
+  elseif name == "BYE" then
+    call(self, "bye", value.text)
+  elseif value.code == "ALERT" then
+    call(self, "alert", value.text)
+  end
+end
+
+-- }======
+
+--- Runs a command, collecting the untagged responses of one name.
+-- @param wanted  response name, or nil
+-- @return the reply and the array of collected values; or nil and an error
+local function collect(self, during, wanted, ...)
+  local values = {}
+  local reply, err = self:ask(during, {
+    untagged = function(_, name, number, value)
+      if name == wanted then values[#values + 1] = value or number
+      else self:unasked(name, number, value) end
+    end,
+  }, ...)
+  if not reply then return nil, err end
+  return reply, values
+end
+
+-- {====== Mailboxes ======
+
+--- Lists mailboxes (RFC 9051 6.3.9).
+-- @param reference  usually ""
+-- @param pattern    "*" for all, "%" for one level; default "*"
+-- @return an array of { name, delimiter, flags }; or nil and an error
+function Imap:list(reference, pattern)
+  local reply, values = collect(self, "list", "LIST", "atom", "LIST", "mailbox", reference or "",
+    "mailbox", pattern or "*")
+  if not reply then return nil, values end
+  return values
+end
+
+local status_items = { "MESSAGES", "UIDNEXT", "UIDVALIDITY", "UNSEEN" }
+
+--- Asks for a mailbox's counts without selecting it (RFC 9051 6.3.11).
+-- @param name   the mailbox
+-- @param items  names; default messages, uidnext, uidvalidity, unseen
+-- @return a table with these in lower case; or nil and an error
+function Imap:status(name, items)
+  local arguments = { "atom", "STATUS", "mailbox", name, "(", "" }
+  for _, item in ipairs(items or status_items) do
+    arguments[#arguments + 1] = "atom"
+    arguments[#arguments + 1] = item:upper()
+  end
+  arguments[#arguments + 1] = ")"
+  arguments[#arguments + 1] = ""
+  local reply, values = collect(self, "status", "STATUS", table.unpack(arguments))
+  if not reply then return nil, values end
+  return values[1] or {}
+end
+
+--- Notes what SELECT's untagged responses say of the mailbox.
+local function note_mailbox(mailbox, name, number, value)
+  if name == "EXISTS" then mailbox.exists = number
+  elseif name == "RECENT" then mailbox.recent = number
+  elseif name == "FLAGS" then mailbox.flags = value
+  elseif name == "OK" and value.code then
+    local argument = value.arguments[1]
+    if value.code == "PERMANENTFLAGS" then mailbox.permanent_flags = argument
+    elseif value.code == "UIDVALIDITY" or value.code == "UIDNEXT" or value.code == "UNSEEN"
+        or value.code == "HIGHESTMODSEQ" then mailbox[value.code:lower()] = argument
+    else return false end
+  else return false end
+  return true
+end
+
+local function open_mailbox(self, verb, name)
+  local mailbox = { name = name, exists = 0, flags = {}, permanent_flags = {} }
+  self.mailbox = nil
+  local reply, err = self:ask(verb:lower(), {
+    untagged = function(_, response, number, value)
+      if not note_mailbox(mailbox, response, number, value) then self:unasked(response, number, value) end
+    end,
+  }, "atom", verb, "mailbox", name)
+  if not reply then return nil, err end
+  mailbox.read_only = reply.status == "READ-ONLY" or verb == "EXAMINE"
+  self.mailbox = mailbox
+  return mailbox
+end
+
+--- Opens a mailbox (RFC 9051 6.3.2).
+-- @return a table: name, exists, uidvalidity, uidnext, flags, permanent_flags, highestmodseq,
+--         read_only; `exists` is kept right as the server tells; or nil and an error
+function Imap:select(name)
+  return open_mailbox(self, "SELECT", name)
+end
+
+--- Opens a mailbox without the right to change it (RFC 9051 6.3.3); returns as select does.
+function Imap:examine(name)
+  return open_mailbox(self, "EXAMINE", name)
+end
+
+-- }======
+
+-- {====== Fetching ======
+
+--- Names for data items (RFC 9051 6.4.5). Bodies are always peeked: \Seen stays as it is.
+local item_names = {
+  uid = "UID", flags = "FLAGS", envelope = "ENVELOPE", size = "RFC822.SIZE", date = "INTERNALDATE",
+  structure = "BODYSTRUCTURE", headers = "BODY.PEEK[HEADER]", body = "BODY.PEEK[]", text = "BODY.PEEK[TEXT]",
+}
+
+--- The fields of a message that show that a response answers an item.
+local item_fields = {
+  FLAGS = "flags", ENVELOPE = "envelope", ["RFC822.SIZE"] = "size", INTERNALDATE = "date",
+  BODYSTRUCTURE = "structure",
+}
+
+local function wire_item(item)
+  if type(item) ~= "string" then error("fetch: items must be strings", 0) end
+  return item_names[item] or (item:upper():gsub("^BODY%[", "BODY.PEEK["))
+end
+
+local function set_text(set, what)
+  if math.type(set) == "integer" then return ("%d"):format(set) end
+  if type(set) == "table" then return table.concat(set, ",") end
+  if type(set) ~= "string" then error(what .. ": the set must be a string, a number or an array of numbers", 0) end
+  return set
+end
+
+local function fetch_arguments(set, items, by_seq)
+  local arguments = {}
+  local function add(kind, value)
+    arguments[#arguments + 1] = kind
+    arguments[#arguments + 1] = value
+  end
+  if not by_seq then add("atom", "UID") end
+  add("atom", "FETCH")
+  add("set", set_text(set, "fetch"))
+  add("(", "")
+  if not by_seq then add("atom", "UID") end
+  for _, item in ipairs(items) do
+    local name = wire_item(item)
+    if by_seq or name ~= "UID" then add("raw", name) end
+  end
+  add(")", "")
+  return arguments
+end
+
+--- Whether a FETCH response answers us, or tells a change of flags that nobody asked for.
+local function answers(message, items)
+  if message.sections then return true end
+  for _, item in ipairs(items) do
+    local field = item_fields[wire_item(item)]
+    if field and message[field] == nil then return false end
+    if not field and wire_item(item):find "^BODY" then return false end
+  end
+  return true
+end
+
+--- Content of the message being received, gathered by section.
+local Gatherer = {}
+Gatherer.__index = Gatherer
+
+function Gatherer:begin(section, so_far)
+  local target = self.choose and self.choose(so_far, section) or nil
+  self.section = section
+  self.take, self.result = content.sink(target, self.limit)
+end
+
+--- A piece of a literal: to the sink that the caller chose, or into a string.
+function Gatherer:content(piece, size, offset, section, so_far)
+  if offset == 0 then self:begin(section, so_far) end
+  local taken, err = self.take(piece)
+  if not taken then return nil, content.failure("the sink", "fetch", err) end
+  if offset + #piece < size then return true end
+  taken, err = self.take(nil)
+  if not taken and err then return nil, content.failure("the sink", "fetch", err) end
+  self.sections[self.section] = self.result() or true
+  return true
+end
+
+--- Puts what was gathered into the message that is complete now.
+function Gatherer:finish(message)
+  if next(self.sections) then
+    message.sections = message.sections or {}
+    for section, text in pairs(self.sections) do message.sections[section] = text end
+    self.sections = {}
+  end
+  local sections = message.sections
+  if not sections then return message end
+  -- A short section may come as a quoted string: the sink is to have it all the same.
+  for section, text in pairs(sections) do
+    local target = text ~= true and self.choose and self.choose(message, section)
+    if target then
+      local take = content.sink(target, self.limit)
+      assert(take(text))
+      take(nil)
+      sections[section] = true
+    end
+  end
+  message.body, message.headers, message.text = sections[""], sections.HEADER, sections.TEXT
+  return message
+end
+
+--- Fetches data of messages (RFC 9051 6.4.5), one at a time as they arrive.
+-- @param set      "1:*", a UID, or an array of UIDs
+-- @param items    names: uid flags envelope size date structure headers body text; or raw data
+--                 items such as "BODY.PEEK[1.2]<0.512>"
+-- @param options  seq = true: the set has sequence numbers;
+--                 sink = function(message, section) -> open file, LTN12 sink, or nil: where that
+--                 section's content goes instead of into a string
+-- @return an iterator for a generic for. Each message has uid, seq and what was asked for; content
+--         is in body, headers, text and sections["1.2"] (true where a sink took it). A failure
+--         raises the error object, as a loop has no other way to tell; fetch_all returns it.
+function Imap:fetch(set, items, settings)
+  settings = settings or {}
+  local arguments = fetch_arguments(set, items, settings.seq)
+  local operation, err = self:command("fetch", "reply", nil, table.unpack(arguments))
+  if not operation then error(err, 0) end
+  local gatherer = setmetatable({ choose = settings.sink, limit = self.string_limit, sections = {} }, Gatherer)
+  local ready, reply
+  local handlers = {
+    content = function(_, piece, size, offset, section, so_far)
+      if so_far and gatherer.sections[section] then gatherer.sections = {} end
+      return gatherer:content(piece, size, offset, section, so_far)
+    end,
+    untagged = function(_, name, number, value)
+      if name ~= "FETCH" then return self:unasked(name, number, value) end
+      local message = gatherer:finish(value)
+      if answers(message, items) then ready = message else self:unasked(name, number, value) end
+    end,
+    reply = function(_, given) reply = given end,
+  }
+  local function next_message()
+    ready = nil
+    while not ready do
+      if not operation then return nil end
+      local going, failure = self:take(operation, handlers)
+      if not going then
+        operation = nil
+        error(failure, 0)
+      end
+      if going == "done" then
+        operation = nil
+        local judged, refused = self:judge("fetch", reply)
+        if not judged then error(refused, 0) end
+      end
+    end
+    return ready
+  end
+  return next_message, nil, nil, operation
+end
+
+--- Fetches data of messages into an array; arguments as fetch.
+-- @return an array of messages; or nil and an error
+function Imap:fetch_all(...)
+  local messages = {}
+  local arguments = table.pack(...)
+  local ok, err = pcall(function()
+    for message in self:fetch(table.unpack(arguments, 1, arguments.n)) do messages[#messages + 1] = message end
+  end)
+  if ok then return messages end
+  if not errors.is(err) then error(err, 0) end
+  return nil, err
+end
+
+-- }======
+
+-- {====== Searching and changing ======
+
+--- Searches the mailbox (RFC 9051 6.4.4).
+-- @param criteria  as on the wire: "UNSEEN SINCE 1-Feb-2026"
+-- @param settings  seq = true: sequence numbers instead of UIDs
+-- @return an array of UIDs; or nil and an error
+function Imap:search(criteria, settings)
+  local arguments = { "atom", "SEARCH", "raw", criteria }
+  if not (settings and settings.seq) then table.move(arguments, 1, 4, 3); arguments[1], arguments[2] = "atom", "UID" end
+  local reply, values = collect(self, "search", "SEARCH", table.unpack(arguments))
+  if not reply then return nil, values end
+  local found = {}
+  for _, numbers in ipairs(values) do table.move(numbers, 1, #numbers, #found + 1, found) end
+  return found
+end
+
+--- Changes flags (RFC 9051 6.4.6).
+-- @param set       UIDs as in fetch
+-- @param change    one of add = { flags }, remove = { flags }, replace = { flags }
+-- @param settings  seq = true: sequence numbers; silent = true: don't report the new flags
+-- @return an array of messages with their new flags (empty when silent); or nil and an error
+function Imap:store(set, change, settings)
+  settings = settings or {}
+  local item, flags
+  if change.add then item, flags = "+FLAGS", change.add
+  elseif change.remove then item, flags = "-FLAGS", change.remove
+  elseif change.replace then item, flags = "FLAGS", change.replace
+  else error("store: the change must be add, remove or replace", 0) end
+  local arguments = {}
+  if not settings.seq then arguments = { "atom", "UID" } end
+  for _, value in ipairs { "atom", "STORE", "set", set_text(set, "store"),
+    "atom", settings.silent and item .. ".SILENT" or item, "(", "" } do
+    arguments[#arguments + 1] = value
+  end
+  for _, flag in ipairs(flags) do
+    arguments[#arguments + 1] = "flag"
+    arguments[#arguments + 1] = flag
+  end
+  arguments[#arguments + 1] = ")"
+  arguments[#arguments + 1] = ""
+  local reply, values = collect(self, "store", "FETCH", table.unpack(arguments))
+  if not reply then return nil, values end
+  return values
+end
+
+--- Copies messages to another mailbox (RFC 9051 6.4.7).
+-- @return the reply, whose `arguments` are those of COPYUID where the server has UIDPLUS;
+--         or nil and an error
+function Imap:copy(set, mailbox)
+  return (collect(self, "copy", nil, "atom", "UID", "atom", "COPY", "set", set_text(set, "copy"), "mailbox", mailbox))
+end
+
+--- Removes the messages that have the flag \Deleted (RFC 9051 6.4.3).
+-- @param set  UIDs to confine it to, which needs UIDPLUS (RFC 4315); nil: all
+-- @return an array of the sequence numbers that went, as the server told them; or nil and an error
+function Imap:expunge(set)
+  local gone = {}
+  local arguments = { "atom", "EXPUNGE" }
+  if set then
+    if not (self:has "UIDPLUS" or self:has "IMAP4rev2") then
+      return nil, errors.new { kind = "unsupported", during = "expunge",
+        message = "the server can't expunge by UID: it lacks UIDPLUS" }
+    end
+    arguments = { "atom", "UID", "atom", "EXPUNGE", "set", set_text(set, "expunge") }
+  end
+  local reply, err = self:ask("expunge", {
+    untagged = function(_, name, number, value)
+      if name == "EXPUNGE" then gone[#gone + 1] = number end
+      self:unasked(name, number, value)
+    end,
+  }, table.unpack(arguments))
+  if not reply then return nil, err end
+  return gone
+end
+
+local function append_date(date)
+  if type(date) == "number" then return os.date("!%d-%b-%Y %H:%M:%S +0000", date) end
+  return date
+end
+
+--- Adds a message to a mailbox (RFC 9051 6.3.12). Line ends become CRLF.
+-- @param mailbox   its name
+-- @param message   string, open file or LTN12 source
+-- @param settings  flags = { "\\Seen" }; date = seconds since the epoch, or a date-time of RFC 9051
+-- @return a table with uid and uidvalidity where the server tells (UIDPLUS); or nil and an error
+function Imap:append(mailbox, message, settings)
+  settings = settings or {}
+  local source, size = content.measured(message, "append: 'message'")
+  if not source then return nil, content.failure("the message's source", "append", size) end
+  if type(message) == "string" and message:find("\0", 1, true) then
+    return nil, errors.new { kind = "unsupported", during = "append",
+      message = "the message has a NUL octet, which IMAP can't carry here" }
+  end
+  local arguments = { "atom", "APPEND", "mailbox", mailbox }
+  local function add(kind, value)
+    arguments[#arguments + 1] = kind
+    arguments[#arguments + 1] = value
+  end
+  if settings.flags then
+    add("(", "")
+    for _, flag in ipairs(settings.flags) do add("flag", flag) end
+    add(")", "")
+  end
+  if settings.date then add("string", append_date(settings.date)) end
+  local reply
+  local operation, why = self:command("append", "reply", size, table.unpack(arguments))
+  local done, err = self:run(operation, {
+    want_content = session.feeder(source, "append"),
+    reply = function(_, given) reply = given end,
+  }, why)
+  if not done then return nil, err end
+  local judged
+  judged, err = self:judge("append", reply)
+  if not judged then return nil, err end
+  if reply.status ~= "APPENDUID" then return {} end
+  return { uidvalidity = reply.arguments[1], uid = reply.arguments[2] }
+end
+
+-- }======
+
+--- Does nothing, and lets the server tell what has changed (NOOP).
+function Imap:noop()
+  return (collect(self, "noop", nil, "atom", "NOOP"))
+end
+
+--- Says goodbye, waits for the answer and closes (LOGOUT).
+function Imap:logout()
+  return self:say_goodbye "LOGOUT"
+end
+
+return imap

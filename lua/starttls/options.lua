@@ -1,0 +1,138 @@
+--- The options of connect(), checked before anything is sent.
+-- May rely on starttls.core and starttls.trust only.
+--
+-- Unknown options and wrong types raise: a misspelt option that is silently
+-- ignored is a hole in the security of whoever wrote it.
+local trust = require "starttls.trust"
+
+local options = {}
+
+--- The options that all protocols share: name -> allowed types.
+-- Documented in README.md, "Options".
+local common = {
+  host = "string", port = "number", tls = "string",
+  user = "string", password = "string function", token = "string function",
+  authzid = "string", sasl = "string table", channel_binding = "string",
+  timeout = "number", connect_timeout = "number", deadline = "number",
+  ca_file = "string", ca_path = "string", server_name = "string",
+  client_cert = "string", client_key = "string", tls_priority = "string", alpn = "boolean",
+  loop = "table", trace = "function", limits = "table",
+  insecure_auth = "boolean", insecure_no_verify = "boolean",
+}
+
+local limit_names = { line = true, reply = true, depth = true, greeting = true, string = true }
+
+local implicit_ports = { [465] = true, [993] = true, [995] = true }
+
+local mechanisms = {
+  ["SCRAM-SHA-256-PLUS"] = true, ["SCRAM-SHA-1-PLUS"] = true, ["SCRAM-SHA-256"] = true,
+  ["SCRAM-SHA-1"] = true, OAUTHBEARER = true, XOAUTH2 = true, PLAIN = true, EXTERNAL = true,
+  ["CRAM-MD5"] = true, LOGIN = true, ANONYMOUS = true, USER = true,
+}
+
+local function misuse(format, ...)
+  error("starttls: " .. format:format(...), 0)
+end
+
+local function check_types(given, extra)
+  for name, value in pairs(given) do
+    local types = common[name] or extra[name]
+    if not types then misuse("unknown option '%s'", tostring(name)) end
+    if not (" " .. types .. " "):find(" " .. type(value) .. " ", 1, true) then
+      misuse("option '%s' must be a %s, not a %s", name, types:gsub(" ", " or "), type(value))
+    end
+  end
+end
+
+local function check_limits(limits)
+  for name in pairs(limits) do
+    if not limit_names[name] then misuse("unknown limit '%s'", tostring(name)) end
+  end
+end
+
+local function check_loop(loop)
+  if type(loop.wait) ~= "function" or type(loop.forget) ~= "function" then
+    misuse("option 'loop' must have two functions, wait and forget")
+  end
+end
+
+--- The mechanisms as one string of names.
+local function mechanism_list(sasl)
+  if sasl == nil then return nil end
+  if type(sasl) == "string" then sasl = { sasl } end
+  local names = {}
+  for index, name in ipairs(sasl) do
+    names[index] = type(name) == "string" and name:upper() or tostring(name)
+    if not mechanisms[names[index]] then misuse("unknown SASL mechanism '%s'", names[index]) end
+  end
+  if #names == 0 then misuse("option 'sasl' names no mechanism") end
+  return table.concat(names, " ")
+end
+
+local function breaks_line(text)
+  return text:find("[\r\n\0]") ~= nil
+end
+
+local function check_credentials(given, tls)
+  local has = given.password ~= nil or given.token ~= nil
+  if given.password ~= nil and not given.user then misuse("option 'password' needs option 'user'") end
+  if given.user and not has and not given.sasl and not given.client_cert then
+    misuse("option 'user' needs a password, a token, or a mechanism named in 'sasl'")
+  end
+  for _, name in ipairs { "password", "token" } do
+    if type(given[name]) == "string" and breaks_line(given[name]) then
+      misuse("option '%s' has a CR, LF or NUL", name)
+    end
+  end
+  if given.insecure_auth or not (has or given.sasl) then return end
+  if tls == "none" then
+    misuse("credentials are not sent in the clear: use tls = \"starttls\" or \"implicit\", "
+      .. "or accept that anybody on the way can read them with insecure_auth = true")
+  end
+  if given.insecure_no_verify then
+    misuse("credentials are not sent to a server whose certificate is not verified: give its authority "
+      .. "as ca_file, or accept that anybody on the way can take them with insecure_auth = true")
+  end
+end
+
+local function default_tls(given)
+  return given.tls or (implicit_ports[given.port] and "implicit" or "starttls")
+end
+
+--- Copies what the core reads as it is.
+local copied = {
+  "host", "port", "user", "authzid", "channel_binding", "timeout", "connect_timeout", "deadline",
+  "server_name", "tls_priority", "loop", "limits", "insecure_auth", "insecure_no_verify", "client_name",
+}
+
+--- Checks the options given to connect() and makes what starttls.core.new takes.
+-- @param protocol  "smtp", "imap" or "pop3"
+-- @param given     the caller's table
+-- @param extra     options that only this protocol has: name -> types
+-- @return the core's configuration, or nil and an error when certificates can't be loaded.
+--         Raises on misuse.
+function options.check(protocol, given, extra)
+  if type(given) ~= "table" then misuse("connect() takes a table of options") end
+  check_types(given, extra)
+  if not given.host then misuse("option 'host' is missing") end
+  if given.limits then check_limits(given.limits) end
+  if given.loop then check_loop(given.loop) end
+  if given.client_key and not given.client_cert then misuse("option 'client_key' needs option 'client_cert'") end
+  local tls = default_tls(given)
+  check_credentials(given, tls)
+  local config = {
+    protocol = protocol, tls = tls, sasl = mechanism_list(given.sasl),
+    has_password = given.password ~= nil, has_token = given.token ~= nil,
+    has_certificate = given.client_cert ~= nil,
+    trace = given.trace ~= nil, alpn = given.alpn ~= false,
+  }
+  for _, name in ipairs(copied) do config[name] = given[name] end
+  if tls ~= "none" then
+    local err
+    config.trust, err = trust.load(given)
+    if not config.trust then return nil, err end
+  end
+  return config
+end
+
+return options
