@@ -10,9 +10,9 @@
 
 const char *stls_error_kind_name(enum stls_error_kind kind) {
   static const char *const names[] = {
-      "none",      "resolve",   "connect", "timeout",  "closed",      "tls",
-      "certificate", "downgrade", "injection", "auth", "rejected",    "unsupported",
-      "protocol",  "limit",     "cancelled", "busy",   "memory"};
+      "none",        "resolve",   "connect",   "timeout", "closed",   "tls",
+      "certificate", "downgrade", "injection", "auth",    "rejected", "unsupported",
+      "protocol",    "limit",     "cancelled", "busy",    "memory"};
   return names[kind];
 }
 

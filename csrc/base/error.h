@@ -32,14 +32,14 @@ enum stls_error_kind {
 
 struct stls_error {
   enum stls_error_kind kind;
-  char during[24];    /* the phase: "connect", "greeting", "starttls", "auth", a command's name */
-  char *message;      /* one line for a person; NULL only when memory ran out */
-  char *hint;         /* what to do about it, or NULL */
-  int code;           /* SMTP reply code, or 0 */
-  char *status;       /* enhanced status "5.7.1" or IMAP/POP3 response code, or NULL */
-  char *text;         /* what the server said, or NULL */
-  bool temporary;     /* worth trying again later */
-  bool unknown;       /* the message's end was sent and no answer came: delivery is unknown */
+  char during[24]; /* the phase: "connect", "greeting", "starttls", "auth", a command's name */
+  char *message;   /* one line for a person; NULL only when memory ran out */
+  char *hint;      /* what to do about it, or NULL */
+  int code;        /* SMTP reply code, or 0 */
+  char *status;    /* enhanced status "5.7.1" or IMAP/POP3 response code, or NULL */
+  char *text;      /* what the server said, or NULL */
+  bool temporary;  /* worth trying again later */
+  bool unknown;    /* the message's end was sent and no answer came: delivery is unknown */
 };
 
 /* The public name of a kind: "downgrade". Never NULL. */

@@ -18,6 +18,7 @@ struct stls_limits {
   size_t greeting; /* everything a server may say before the session is open */
 };
 
-#define STLS_LIMITS_DEFAULT {64 * 1024, 8 * 1024 * 1024, 200, 256 * 1024}
+#define STLS_LIMITS_DEFAULT                                                                        \
+  { 64 * 1024, 8 * 1024 * 1024, 200, 256 * 1024 }
 
 #endif

@@ -18,20 +18,20 @@
 
 #include "session/session.h"
 
-#define STLS_SESSION "starttls.session"
+#define STLS_SESSION   "starttls.session"
 #define STLS_OPERATION "starttls.operation"
-#define STLS_ERROR "starttls.error"
-#define STLS_TRUST "starttls.trust"
+#define STLS_ERROR     "starttls.error"
+#define STLS_TRUST     "starttls.trust"
 
 /* User values of a session. */
 enum { UV_WAIT = 1, UV_FORGET, UV_OBJECT, UV_SESSION_COUNT = UV_OBJECT };
 
 struct l_session {
-  struct stls_session *session; /* NULL: never made, or collected */
+  struct stls_session *session;  /* NULL: never made, or collected */
   struct l_operation *operation; /* in progress, or NULL */
-  bool draining;                /* an abandoned operation is to be taken to its end first */
-  bool waiting;                 /* in a wait */
-  bool has_step;                /* `step` and `event` are not handed out yet */
+  bool draining;                 /* an abandoned operation is to be taken to its end first */
+  bool waiting;                  /* in a wait */
+  bool has_step;                 /* `step` and `event` are not handed out yet */
   enum stls_step step;
   struct stls_event event;
 };

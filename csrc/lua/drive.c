@@ -74,7 +74,8 @@ static void push_wait(lua_State *L, struct stls_session *session) {
 /* An adapter that says nil, err can't wait: that ends the session. A mere nil is a wake-up. */
 static void take_wait_result(lua_State *L, struct l_session *session) {
   session->waiting = false;
-  if (!lua_toboolean(L, -2) && !lua_isnil(L, -1)) stls_session_close(session->session, STLS_ERROR_CANCELLED);
+  if (!lua_toboolean(L, -2) && !lua_isnil(L, -1))
+    stls_session_close(session->session, STLS_ERROR_CANCELLED);
   lua_settop(L, 2);
 }
 
@@ -161,8 +162,10 @@ static int push_step(lua_State *L, struct l_session *session, struct l_operation
     case STLS_STEP_CONTENT: lua_pushliteral(L, "want_content"); return 1;
     case STLS_STEP_CREDENTIAL:
       lua_pushliteral(L, "want_credential");
-      lua_pushstring(L, stls_dialogue_wanted_credential(stls_session_dialogue(core)) == STLS_CREDENTIAL_TOKEN
-                            ? "token" : "password");
+      lua_pushstring(L, stls_dialogue_wanted_credential(stls_session_dialogue(core)) ==
+                                STLS_CREDENTIAL_TOKEN
+                            ? "token"
+                            : "password");
       return 2;
     case STLS_STEP_DONE:
       l_end_operation(operation, true);
@@ -171,7 +174,8 @@ static int push_step(lua_State *L, struct l_session *session, struct l_operation
     default: break;
   }
   l_end_operation(operation, true);
-  if (stls_session_error(core)->kind == STLS_ERROR_MEMORY) return luaL_error(L, "not enough memory");
+  if (stls_session_error(core)->kind == STLS_ERROR_MEMORY)
+    return luaL_error(L, "not enough memory");
   luaL_pushfail(L);
   l_push_error(L, stls_session_error(core));
   return 2;
@@ -179,7 +183,8 @@ static int push_step(lua_State *L, struct l_session *session, struct l_operation
 
 /* }====== */
 
-/* Stack: 1 the operation, 2 its session. Everything else lives in these, as a yield loses locals. */
+/* Stack: 1 the operation, 2 its session. Everything else lives in these, as a yield loses locals.
+ */
 static int drive(lua_State *L) {
   struct l_operation *operation = lua_touserdata(L, 1);
   struct l_session *session = lua_touserdata(L, 2);

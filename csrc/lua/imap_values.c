@@ -57,7 +57,8 @@ static enum stls_imap_type type_at(Response response, size_t index) {
 
 /* [-0, +0] sets a field of the table on the top to a string; nothing for NIL. */
 static void set_string(lua_State *L, const char *name, Response response, size_t index) {
-  if (type_at(response, index) == STLS_IMAP_NIL || type_at(response, index) == STLS_IMAP_LIST) return;
+  if (type_at(response, index) == STLS_IMAP_NIL || type_at(response, index) == STLS_IMAP_LIST)
+    return;
   l_push_slice(L, stls_imap_node_text(response, index));
   lua_setfield(L, -2, name);
 }
@@ -115,7 +116,8 @@ static void push_mailbox_list(lua_State *L, Response response) {
     return;
   }
   delimiter = stls_imap_node_next(response, 0);
-  name = delimiter < response->node_count ? stls_imap_node_next(response, delimiter) : response->node_count;
+  name = delimiter < response->node_count ? stls_imap_node_next(response, delimiter)
+                                          : response->node_count;
   lua_createtable(L, 0, 3);
   push_flags(L, response, 0);
   lua_setfield(L, -2, "flags");
@@ -131,7 +133,8 @@ static void lower_top(lua_State *L) {
   size_t i, len;
   const char *from = lua_tolstring(L, -1, &len);
   if (len >= sizeof text) return;
-  for (i = 0; i < len; i++) text[i] = from[i] >= 'A' && from[i] <= 'Z' ? (char)(from[i] + 32) : from[i];
+  for (i = 0; i < len; i++)
+    text[i] = from[i] >= 'A' && from[i] <= 'Z' ? (char)(from[i] + 32) : from[i];
   lua_pop(L, 1);
   lua_pushlstring(L, text, len);
 }
@@ -162,7 +165,9 @@ static void push_status(lua_State *L, Response response) {
 static void push_address(lua_State *L, Response response, size_t index) {
   struct stls_slice mailbox, host;
   lua_createtable(L, 0, 4);
-  if (type_at(response, index) != STLS_IMAP_LIST || stls_imap_node_next(response, index) != index + 5) return;
+  if (type_at(response, index) != STLS_IMAP_LIST ||
+      stls_imap_node_next(response, index) != index + 5)
+    return;
   set_string(L, "name", response, index + 1);
   set_string(L, "mailbox", response, index + 3);
   set_string(L, "host", response, index + 4);
@@ -189,8 +194,8 @@ static void set_addresses(lua_State *L, const char *name, Response response, siz
 
 /* RFC 9051 7.5.2, the ten fields in their order */
 static void push_envelope(lua_State *L, Response response, size_t index) {
-  static const char *const fields[] = {"date", "subject", "from", "sender", "reply_to",
-                                       "to", "cc", "bcc", "in_reply_to", "message_id"};
+  static const char *const fields[] = {"date", "subject", "from", "sender",      "reply_to",
+                                       "to",   "cc",      "bcc",  "in_reply_to", "message_id"};
   size_t end = stls_imap_node_next(response, index), field = 0;
   lua_createtable(L, 0, 10);
   if (type_at(response, index) != STLS_IMAP_LIST) return;
@@ -227,7 +232,8 @@ static void set_date(lua_State *L, Response response, size_t index) {
   char copy[40];
   double seconds;
   set_string(L, "date", response, index);
-  snprintf(copy, sizeof copy, "%.*s", (int)(text.len < sizeof copy ? text.len : sizeof copy - 1), text.ptr);
+  snprintf(copy, sizeof copy, "%.*s", (int)(text.len < sizeof copy ? text.len : sizeof copy - 1),
+           text.ptr);
   if (!parse_date(copy, &seconds)) return;
   lua_pushinteger(L, (lua_Integer)seconds);
   lua_setfield(L, -2, "time");
@@ -258,7 +264,8 @@ static void push_section(lua_State *L, struct stls_slice section) {
 
 /* [-0, +0] message.sections[section] = string; a streamed literal's is for the caller to fill in */
 static void set_body(lua_State *L, struct stls_slice section, Response response, size_t index) {
-  if (type_at(response, index) == STLS_IMAP_STREAMED || type_at(response, index) == STLS_IMAP_NIL) return;
+  if (type_at(response, index) == STLS_IMAP_STREAMED || type_at(response, index) == STLS_IMAP_NIL)
+    return;
   if (lua_getfield(L, -1, "sections") != LUA_TTABLE) {
     lua_pop(L, 1);
     lua_newtable(L);
@@ -312,7 +319,8 @@ static void push_message(lua_State *L, Response response) {
   if (end == 0 || type_at(response, 0) != STLS_IMAP_LIST) return;
   for (index = 1; index + 1 < end; index = stls_imap_node_next(response, index + 1)) {
     set_item(L, stls_imap_node_text(response, index), response, index + 1);
-    if (type_at(response, index + 1) == STLS_IMAP_LIST && response->nodes[index + 1].len == 0) return;
+    if (type_at(response, index + 1) == STLS_IMAP_LIST && response->nodes[index + 1].len == 0)
+      return;
   }
 }
 
@@ -341,8 +349,10 @@ void l_push_code_arguments(lua_State *L, const struct stls_imap_response *respon
 void l_push_response(lua_State *L, const struct stls_imap_response *response) {
   if (response->is_status) push_condition(L, response);
   else if (stls_slice_is(response->name, "FETCH")) push_message(L, response);
-  else if (stls_slice_is(response->name, "LIST") || stls_slice_is(response->name, "LSUB")) push_mailbox_list(L, response);
+  else if (stls_slice_is(response->name, "LIST") || stls_slice_is(response->name, "LSUB"))
+    push_mailbox_list(L, response);
   else if (stls_slice_is(response->name, "STATUS")) push_status(L, response);
-  else if (stls_slice_is(response->name, "FLAGS") && response->node_count > 0) push_flags(L, response, 0);
+  else if (stls_slice_is(response->name, "FLAGS") && response->node_count > 0)
+    push_flags(L, response, 0);
   else push_array(L, response, 0, response->node_count);
 }

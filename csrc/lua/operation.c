@@ -50,7 +50,8 @@ void l_end_operation(struct l_operation *operation, bool complete) {
 static int operation_end(lua_State *L) {
   struct l_operation *operation = luaL_checkudata(L, 1, STLS_OPERATION);
   l_end_operation(operation, false);
-  if (lua_getiuservalue(L, 1, UV_SESSION) == LUA_TUSERDATA) l_close_descriptors(L, lua_absindex(L, -1));
+  if (lua_getiuservalue(L, 1, UV_SESSION) == LUA_TUSERDATA)
+    l_close_descriptors(L, lua_absindex(L, -1));
   return 0;
 }
 

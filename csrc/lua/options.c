@@ -15,7 +15,8 @@ static const char *text_option(lua_State *L, const char *name) {
   if (lua_getfield(L, 1, name) != LUA_TNIL) {
     text = lua_tolstring(L, -1, &len);
     if (!text) luaL_error(L, "option '%s' must be a string", name);
-    if (strlen(text) != len || strpbrk(text, "\r\n")) luaL_error(L, "option '%s' has a CR, LF or NUL", name);
+    if (strlen(text) != len || strpbrk(text, "\r\n"))
+      luaL_error(L, "option '%s' has a CR, LF or NUL", name);
   }
   lua_pop(L, 1); /* the options table keeps the string alive */
   return text;
@@ -34,13 +35,15 @@ static double seconds_option(lua_State *L, const char *name, double otherwise) {
   double seconds = otherwise;
   if (lua_getfield(L, 1, name) != LUA_TNIL) {
     seconds = lua_tonumber(L, -1);
-    if (!lua_isnumber(L, -1) || !(seconds > 0)) luaL_error(L, "option '%s' must be a positive number of seconds", name);
+    if (!lua_isnumber(L, -1) || !(seconds > 0))
+      luaL_error(L, "option '%s' must be a positive number of seconds", name);
   }
   lua_pop(L, 1);
   return seconds;
 }
 
-static int choice_option(lua_State *L, const char *name, const char *const choices[], int otherwise) {
+static int choice_option(lua_State *L, const char *name, const char *const choices[],
+                         int otherwise) {
   const char *text = text_option(L, name);
   int i;
   if (!text) return otherwise;
@@ -55,7 +58,8 @@ static unsigned port_option(lua_State *L) {
   int is_integer = 1;
   if (lua_getfield(L, 1, "port") != LUA_TNIL) {
     port = lua_tointegerx(L, -1, &is_integer);
-    if (!is_integer || port < 1 || port > 65535) luaL_error(L, "option 'port' must be an integer from 1 to 65535");
+    if (!is_integer || port < 1 || port > 65535)
+      luaL_error(L, "option 'port' must be an integer from 1 to 65535");
   }
   lua_pop(L, 1);
   return (unsigned)port;
@@ -67,7 +71,8 @@ static void limit_option(lua_State *L, const char *name, size_t *limit) {
   lua_Integer value;
   if (lua_getfield(L, -1, name) != LUA_TNIL) {
     value = lua_tointegerx(L, -1, &is_integer);
-    if (!is_integer || value < 1 || value > UINT32_MAX / 16) luaL_error(L, "limit '%s' must be a positive integer below 2^28", name);
+    if (!is_integer || value < 1 || value > UINT32_MAX / 16)
+      luaL_error(L, "limit '%s' must be a positive integer below 2^28", name);
     *limit = (size_t)value;
   }
   lua_pop(L, 1);
@@ -102,7 +107,8 @@ static void read_config(lua_State *L, struct stls_session_config *config) {
   config->has_password = flag_option(L, "has_password");
   config->has_token = flag_option(L, "has_token");
   config->has_certificate = flag_option(L, "has_certificate");
-  config->binding = (enum stls_binding_policy)choice_option(L, "channel_binding", bindings, STLS_BINDING_PREFER);
+  config->binding =
+      (enum stls_binding_policy)choice_option(L, "channel_binding", bindings, STLS_BINDING_PREFER);
   config->insecure_auth = flag_option(L, "insecure_auth");
   config->insecure_no_verify = flag_option(L, "insecure_no_verify");
   config->server_name = text_option(L, "server_name");

@@ -21,7 +21,8 @@ static int push_failure(lua_State *L, const struct stls_error *error) {
   return 2;
 }
 
-static int push_simple(lua_State *L, enum stls_error_kind kind, const char *during, const char *message) {
+static int push_simple(lua_State *L, enum stls_error_kind kind, const char *during,
+                       const char *message) {
   struct stls_error error;
   memset(&error, 0, sizeof error);
   stls_error_set(&error, kind, during, "%s", message);
@@ -37,7 +38,8 @@ static int refuse_if_unready(lua_State *L, struct l_session *session, const char
   const struct stls_error *error = stls_session_error(session->session);
   if (error->kind != STLS_ERROR_NONE) return push_failure(L, error);
   if (session->operation || session->draining) {
-    return push_simple(L, STLS_ERROR_BUSY, during, "another operation is in progress on this session");
+    return push_simple(L, STLS_ERROR_BUSY, during,
+                       "another operation is in progress on this session");
   }
   if (!stls_session_is_open(session->session)) {
     return push_simple(L, STLS_ERROR_CLOSED, during, "the session is not open");
@@ -76,7 +78,8 @@ static struct stls_arg *check_args(lua_State *L, int first, size_t *count_r) {
     size_t len;
     const char *type = luaL_checkstring(L, first + 2 * i);
     const char *value = luaL_checklstring(L, first + 2 * i + 1, &len);
-    if (!stls_arg_type_named(type, &args[i].type)) luaL_error(L, "unknown type of argument '%s'", type);
+    if (!stls_arg_type_named(type, &args[i].type))
+      luaL_error(L, "unknown type of argument '%s'", type);
     args[i].value = stls_slice(value, len);
   }
   *count_r = count;
@@ -97,7 +100,8 @@ static int session_command(lua_State *L) {
   const char *during = luaL_checkstring(L, 2), *refusal;
   enum stls_answer_form form = check_form(L, 3);
   bool has_literal = !lua_isnoneornil(L, 4);
-  uint64_t literal = has_literal ? (uint64_t)luaL_checkinteger(L, 4) : 0;
+  lua_Integer size = luaL_optinteger(L, 4, 0);
+  uint64_t literal = size > 0 ? (uint64_t)size : 0;
   int results = refuse_if_unready(L, session, during);
   struct stls_arg *args;
   size_t count;
@@ -120,7 +124,8 @@ static struct stls_arg *check_recipients(lua_State *L, int index, size_t *count_
     size_t len;
     const char *path;
     lua_geti(L, index, (lua_Integer)i + 1);
-    path = luaL_checklstring(L, -1, &len); /* the table keeps it alive */
+    if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "recipients must be strings");
+    path = lua_tolstring(L, -1, &len); /* the table keeps it alive */
     args[i].type = STLS_ARG_PATH;
     args[i].value = stls_slice(path, len);
     lua_pop(L, 1);
@@ -216,7 +221,8 @@ static int session_capabilities(lua_State *L) {
 static int session_has(lua_State *L) {
   struct stls_dialogue *dialogue = stls_session_dialogue(l_check_session(L, 1)->session);
   struct stls_slice value;
-  if (!dialogue || !stls_capabilities_find(stls_dialogue_capabilities(dialogue), luaL_checkstring(L, 2), &value)) {
+  if (!dialogue || !stls_capabilities_find(stls_dialogue_capabilities(dialogue),
+                                           luaL_checkstring(L, 2), &value)) {
     lua_pushboolean(L, 0);
     return 1;
   }

@@ -11,7 +11,7 @@
 #include "base/buffer.h"
 
 struct stls_capabilities {
-  bool known;                /* a list has been received, be it an empty one */
+  bool known;                 /* a list has been received, be it an empty one */
   struct stls_buffer entries; /* word NUL value NUL, ... */
 };
 

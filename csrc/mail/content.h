@@ -31,10 +31,10 @@ bool stls_content_encode_end(struct stls_content_encoder *encoder, struct stls_b
 
 enum stls_content_state {
   STLS_CONTENT_LINE_START,
-  STLS_CONTENT_DOT,       /* a dot at a line's start: stuffed, or the end */
-  STLS_CONTENT_DOT_CR,    /* dot CR: the end if LF follows */
+  STLS_CONTENT_DOT,    /* a dot at a line's start: stuffed, or the end */
+  STLS_CONTENT_DOT_CR, /* dot CR: the end if LF follows */
   STLS_CONTENT_TEXT,
-  STLS_CONTENT_TEXT_CR,   /* in a line, the last byte was CR */
+  STLS_CONTENT_TEXT_CR, /* in a line, the last byte was CR */
   STLS_CONTENT_END
 };
 

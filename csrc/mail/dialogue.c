@@ -16,7 +16,7 @@
 
 /* While message content is sent, ask for more of it below this; one TLS flight or so. */
 #define OUTPUT_LOW_WATER (64 * 1024)
-#define KEPT_CAPACITY (4 * 1024) /* memory that an idle dialogue's buffers keep, bytes each */
+#define KEPT_CAPACITY    (4 * 1024) /* memory that an idle dialogue's buffers keep, bytes each */
 
 const struct stls_protocol *stls_protocol_named(const char *name) {
   static const struct stls_protocol *const protocols[] = {&stls_smtp, &stls_imap, &stls_pop3};
@@ -154,8 +154,9 @@ bool stls_dialogue_fail_buffer(struct stls_dialogue *d, const struct stls_buffer
   if (buffer->failure == STLS_BUFFER_MEMORY) {
     return stls_dialogue_fail(d, STLS_ERROR_MEMORY, "not enough memory");
   }
-  return stls_dialogue_fail(d, STLS_ERROR_LIMIT, "the server's %s is longer than the limit of %zu bytes",
-                            what, buffer->limit);
+  return stls_dialogue_fail(d, STLS_ERROR_LIMIT,
+                            "the server's %s is longer than the limit of %zu bytes", what,
+                            buffer->limit);
 }
 
 void stls_dialogue_input_ended(struct stls_dialogue *d, bool clean) {
@@ -280,7 +281,8 @@ bool stls_dialogue_take_line(struct stls_dialogue *d, struct stls_slice *line_r)
   const char *lf = memchr(input.ptr + d->scanned, '\n', input.len - d->scanned);
   size_t len = lf ? (size_t)(lf - input.ptr) : input.len;
   if (len > d->config->limits.line) {
-    stls_dialogue_fail(d, STLS_ERROR_LIMIT, "the server's line is longer than the limit of %zu bytes",
+    stls_dialogue_fail(d, STLS_ERROR_LIMIT,
+                       "the server's line is longer than the limit of %zu bytes",
                        d->config->limits.line);
     return false;
   }
@@ -421,7 +423,8 @@ bool stls_dialogue_content(struct stls_dialogue *d, struct stls_slice piece) {
                               "the message has a NUL octet, which this protocol can't carry");
   }
   if (d->parser && piece.len > d->literal_left) {
-    return stls_dialogue_fail(d, STLS_ERROR_UNSUPPORTED, "the message is longer than its announced size");
+    return stls_dialogue_fail(d, STLS_ERROR_UNSUPPORTED,
+                              "the message is longer than its announced size");
   }
   if (d->parser) {
     d->literal_left -= piece.len;
@@ -429,7 +432,8 @@ bool stls_dialogue_content(struct stls_dialogue *d, struct stls_slice piece) {
   } else {
     stls_content_encode(&d->content_out, piece, &d->output);
   }
-  if (d->output.failure != STLS_BUFFER_OK) return stls_dialogue_fail_buffer(d, &d->output, "content");
+  if (d->output.failure != STLS_BUFFER_OK)
+    return stls_dialogue_fail_buffer(d, &d->output, "content");
   stls_trace_content(d->trace, STLS_TRACE_SENT, stls_buffer_length(&d->output) - before);
   return true;
 }
@@ -443,7 +447,8 @@ void stls_dialogue_content_end(struct stls_dialogue *d) {
   d->content_ended = true;
   d->want = STLS_NEED_INPUT;
   if (d->parser) {
-    if (!stls_encoder_release(&d->encoder, &d->output)) stls_dialogue_fail(d, STLS_ERROR_MEMORY, "not enough memory");
+    if (!stls_encoder_release(&d->encoder, &d->output))
+      stls_dialogue_fail(d, STLS_ERROR_MEMORY, "not enough memory");
   } else {
     stls_transaction_content_ended(d);
   }
@@ -452,7 +457,8 @@ void stls_dialogue_content_end(struct stls_dialogue *d) {
 void stls_dialogue_credential(struct stls_dialogue *d, struct stls_slice value) {
   if (d->want != STLS_NEED_CREDENTIAL) return;
   d->want = STLS_NEED_INPUT;
-  if (memchr(value.ptr, '\0', value.len) || memchr(value.ptr, '\r', value.len) || memchr(value.ptr, '\n', value.len)) {
+  if (memchr(value.ptr, '\0', value.len) || memchr(value.ptr, '\r', value.len) ||
+      memchr(value.ptr, '\n', value.len)) {
     stls_dialogue_fail(d, STLS_ERROR_AUTH, "the credential has a CR, LF or NUL, and can't be sent");
     return;
   }

@@ -37,8 +37,8 @@ struct stls_protocol; /* mail/protocol.h: stls_smtp, stls_imap, stls_pop3 */
 struct stls_dialogue_config {
   const struct stls_protocol *protocol;
   enum stls_tls_mode tls;
-  bool insecure_auth;      /* credentials even where the channel is not encrypted and verified */
-  const char *host;        /* the name the caller gave */
+  bool insecure_auth; /* credentials even where the channel is not encrypted and verified */
+  const char *host;   /* the name the caller gave */
   unsigned port;
   const char *client_name; /* EHLO argument */
   const char *user;        /* or NULL */
@@ -46,7 +46,7 @@ struct stls_dialogue_config {
   const char *mechanisms;  /* names separated by blanks, in order of preference; NULL: ours */
   bool has_password;       /* the caller can give one when asked */
   bool has_token;
-  bool has_certificate;    /* a client certificate: EXTERNAL may be chosen */
+  bool has_certificate; /* a client certificate: EXTERNAL may be chosen */
   enum stls_binding_policy binding;
   struct stls_limits limits;
 };
@@ -81,17 +81,17 @@ enum stls_event_type {
 
 struct stls_reply {
   enum stls_reply_class class;
-  int code;                 /* SMTP */
-  char status[64];          /* enhanced status or response code, or "" */
-  struct stls_buffer text;  /* lines joined by LF */
+  int code;                /* SMTP */
+  char status[64];         /* enhanced status or response code, or "" */
+  struct stls_buffer text; /* lines joined by LF */
 };
 
 struct stls_event {
   enum stls_event_type type;
   size_t index;
-  struct stls_slice text;                  /* borrowed until the next call */
-  uint64_t size;                           /* IMAP content: the literal's size */
-  uint64_t offset;                         /* IMAP content: where in it `text` begins */
+  struct stls_slice text; /* borrowed until the next call */
+  uint64_t size;          /* IMAP content: the literal's size */
+  uint64_t offset;        /* IMAP content: where in it `text` begins */
   const struct stls_reply *reply;
   const struct stls_imap_response *response; /* IMAP content: the response so far */
 };
@@ -141,8 +141,8 @@ struct stls_arg {
 };
 
 /*
- * Sends one command, which errors call `during` (cut to 23 characters). With `literal` not NULL, the command ends in a literal
- * of that many octets, which NEED_CONTENT will ask for (IMAP APPEND).
+ * Sends one command, which errors call `during` (cut to 23 characters). With `literal` not NULL,
+ * the command ends in a literal of that many octets, which NEED_CONTENT will ask for (IMAP APPEND).
  * Returns NULL, or why an argument is refused; then nothing is sent.
  */
 const char *stls_dialogue_command(struct stls_dialogue *d, const char *during,

@@ -16,26 +16,26 @@ struct stls_login {
   const struct stls_mechanism *mechanism; /* NULL: the protocol's own login */
   struct stls_sasl *sasl;
   struct stls_secret credential;
-  struct stls_buffer held;  /* the initial response that waits to be asked for, base64 */
-  bool holds;               /* `held` waits */
-  struct stls_buffer sent;  /* the last credential line as it was sent, to know it again */
-  bool binding_refused;     /* -PLUS was tried and refused: this is the second try */
-  bool first_half;          /* own login: the user name is sent, the password is not */
+  struct stls_buffer held; /* the initial response that waits to be asked for, base64 */
+  bool holds;              /* `held` waits */
+  struct stls_buffer sent; /* the last credential line as it was sent, to know it again */
+  bool binding_refused;    /* -PLUS was tried and refused: this is the second try */
+  bool first_half;         /* own login: the user name is sent, the password is not */
   bool started;
-  bool retold;              /* the server told its capabilities since the login began */
+  bool retold; /* the server told its capabilities since the login began */
 };
 
 /* One SMTP transaction. */
 struct stls_transaction {
-  struct stls_buffer paths;      /* recipients, each ended by NUL */
-  size_t count;                  /* of recipients */
-  size_t sent;                   /* RCPT commands sent */
-  size_t sent_to;                /* offset in `paths` of the next one to send */
-  size_t answered;               /* RCPT commands answered */
-  size_t accepted;               /* of them positively */
-  bool pipelined;                /* commands go out without waiting (RFC 2920) */
-  bool refused;                  /* MAIL or DATA was refused; the first refusal is `refusal` */
-  struct stls_reply refusal;     /* kept while the rest is wound up */
+  struct stls_buffer paths;  /* recipients, each ended by NUL */
+  size_t count;              /* of recipients */
+  size_t sent;               /* RCPT commands sent */
+  size_t sent_to;            /* offset in `paths` of the next one to send */
+  size_t answered;           /* RCPT commands answered */
+  size_t accepted;           /* of them positively */
+  bool pipelined;            /* commands go out without waiting (RFC 2920) */
+  bool refused;              /* MAIL or DATA was refused; the first refusal is `refusal` */
+  struct stls_reply refusal; /* kept while the rest is wound up */
 };
 
 struct stls_dialogue {
@@ -43,38 +43,38 @@ struct stls_dialogue {
   struct stls_channel_facts facts;
   struct stls_trace *trace;
   struct stls_buffer input, output;
-  size_t heard;                    /* bytes consumed while opening, against limits.greeting */
+  size_t heard; /* bytes consumed while opening, against limits.greeting */
   struct stls_error error;
   struct stls_capabilities capabilities;
   struct stls_encoder encoder;
 
-  const struct stls_table *table;  /* of the operation in progress */
+  const struct stls_table *table; /* of the operation in progress */
   unsigned state;
-  char during[24];                 /* the operation's name; "": its table's states tell */
-  enum stls_need want;             /* what the operation waits for, INPUT or NOTHING otherwise */
+  char during[24];     /* the operation's name; "": its table's states tell */
+  enum stls_need want; /* what the operation waits for, INPUT or NOTHING otherwise */
   bool has_event;
   struct stls_event event;
   struct stls_reply reply;
 
   struct stls_login login;
-  const char *mechanism;           /* that succeeded */
+  const char *mechanism; /* that succeeded */
   bool binding_used, binding_refused;
-  bool upgrade_refused;            /* opportunistic, and the server said no */
+  bool upgrade_refused; /* opportunistic, and the server said no */
 
   enum stls_answer_form form;
   struct stls_content_encoder content_out;
   struct stls_content_decoder content_in;
-  uint64_t literal_left;           /* IMAP: octets of the announced literal to be sent yet */
+  uint64_t literal_left; /* IMAP: octets of the announced literal to be sent yet */
   bool literal_pending;
   bool content_ended;
-  bool awaits_delivery;            /* the final dot is sent, its answer has not come */
+  bool awaits_delivery; /* the final dot is sent, its answer has not come */
 
-  bool reading_lines;              /* POP3: in the lines or content of an answer */
-  bool reply_started;              /* SMTP: in a reply of several lines */
-  size_t scanned;                  /* input bytes known to hold no line end */
+  bool reading_lines; /* POP3: in the lines or content of an answer */
+  bool reply_started; /* SMTP: in a reply of several lines */
+  size_t scanned;     /* input bytes known to hold no line end */
 
-  struct stls_imap_parser *parser; /* IMAP only */
-  unsigned tag;                    /* of the last command */
+  struct stls_imap_parser *parser;     /* IMAP only */
+  unsigned tag;                        /* of the last command */
   struct stls_transaction transaction; /* SMTP only */
 };
 

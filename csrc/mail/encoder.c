@@ -5,9 +5,9 @@
 
 #define LITERAL_MINUS_MAX 4096 /* RFC 7888 5 */
 
-static const char *const type_names[] = {"atom",   "keyword", "text",  "raw",    "path",
-                                         "xtext",  "number",  "set",   "string", "mailbox",
-                                         "flag",   "(",       ")",     "secret", "secret_string"};
+static const char *const type_names[] = {"atom",  "keyword", "text", "raw",    "path",
+                                         "xtext", "number",  "set",  "string", "mailbox",
+                                         "flag",  "(",       ")",    "secret", "secret_string"};
 
 bool stls_arg_type_named(const char *name, enum stls_arg_type *type_r) {
   size_t i;
@@ -97,11 +97,13 @@ static const char *path_refusal(struct stls_slice path) {
     if (quoted && c == '\\' && i + 1 < path.len) i++;
     else if (c == '"') quoted = !quoted;
     else if ((unsigned char)c < ' ' || c == 0x7f) return "address has a control character";
-    else if (!quoted && strchr(" <>()", c)) return "address has a blank or bracket outside of quotes";
+    else if (!quoted && strchr(" <>()", c))
+      return "address has a blank or bracket outside of quotes";
     else if (!quoted && c == '@') at = i;
   }
   if (quoted) return "address has an unfinished quoted string";
-  if (path.len > 0 && (at == 0 || at + 1 == path.len)) return "address lacks a local part or domain";
+  if (path.len > 0 && (at == 0 || at + 1 == path.len))
+    return "address lacks a local part or domain";
   if (at < path.len && at > 64) return "address has a local part of more than 64 octets";
   if (path.len > 254) return "address is longer than 254 octets";
   return NULL;
@@ -111,21 +113,25 @@ static const char *refusal_of(enum stls_arg_type type, struct stls_slice value) 
   switch (type) {
     case STLS_ARG_ATOM:
     case STLS_ARG_KEYWORD:
-      return value.len > 0 && is_printable(value, '!') ? NULL : "word is empty or has a character that words can't have";
-    case STLS_ARG_TEXT:
-      return has_line_breaker(value) ? "text has a CR, LF or NUL" : NULL;
+      return value.len > 0 && is_printable(value, '!')
+                 ? NULL
+                 : "word is empty or has a character that words can't have";
+    case STLS_ARG_TEXT: return has_line_breaker(value) ? "text has a CR, LF or NUL" : NULL;
     case STLS_ARG_RAW:
-      return value.len > 0 && is_printable(value, ' ') ? NULL : "item is empty or has a character outside of printable ASCII";
+      return value.len > 0 && is_printable(value, ' ')
+                 ? NULL
+                 : "item is empty or has a character outside of printable ASCII";
     case STLS_ARG_PATH: return path_refusal(value);
-    case STLS_ARG_XTEXT:
-      return has_line_breaker(value) ? "parameter has a CR, LF or NUL" : NULL;
-    case STLS_ARG_NUMBER: return consists_of(value, "0123456789") ? NULL : "number has a character that is no digit";
+    case STLS_ARG_XTEXT: return has_line_breaker(value) ? "parameter has a CR, LF or NUL" : NULL;
+    case STLS_ARG_NUMBER:
+      return consists_of(value, "0123456789") ? NULL : "number has a character that is no digit";
     case STLS_ARG_SET:
-      return consists_of(value, "0123456789:,*$") ? NULL : "set has a character that message sets can't have";
+      return consists_of(value, "0123456789:,*$")
+                 ? NULL
+                 : "set has a character that message sets can't have";
     case STLS_ARG_FLAG: return is_flag(value) ? NULL : "flag has a character that flags can't have";
     case STLS_ARG_STRING:
-    case STLS_ARG_MAILBOX:
-      return has_line_breaker(value) ? "string has a CR, LF or NUL" : NULL;
+    case STLS_ARG_MAILBOX: return has_line_breaker(value) ? "string has a CR, LF or NUL" : NULL;
     case STLS_ARG_SECRET:
     case STLS_ARG_SECRET_STRING:
       return has_line_breaker(value) ? "credential has a CR, LF or NUL" : NULL;

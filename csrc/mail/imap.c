@@ -37,7 +37,8 @@ static void fill_reply(struct stls_dialogue *d, const struct stls_imap_response 
   for (c = reply->status; *c; c++) *c = stls_upper(*c);
   reply->class = response->kind == STLS_IMAP_CONTINUE ? STLS_ON_CONTINUE
                                                       : class_of(response->name, reply->status);
-  if (!stls_reply_add_line(reply, response->text)) stls_dialogue_fail_buffer(d, &reply->text, "line");
+  if (!stls_reply_add_line(reply, response->text))
+    stls_dialogue_fail_buffer(d, &reply->text, "line");
 }
 
 /* "AUTH=PLAIN" stays one word. `from`: the first node that is a capability. */
@@ -47,7 +48,8 @@ static void learn(struct stls_dialogue *d, const struct stls_imap_response *resp
   d->capabilities.known = true;
   d->login.retold = true;
   for (i = from; i < response->node_count; i++) {
-    if (!stls_capabilities_add(&d->capabilities, stls_imap_node_text(response, i), stls_slice("", 0))) {
+    if (!stls_capabilities_add(&d->capabilities, stls_imap_node_text(response, i),
+                               stls_slice("", 0))) {
       stls_dialogue_fail_buffer(d, &d->capabilities.entries, "list of capabilities");
     }
   }
@@ -56,7 +58,8 @@ static void learn(struct stls_dialogue *d, const struct stls_imap_response *resp
 /* A list may come by itself or as the code of any status (RFC 9051 7.1, 7.2.2). */
 static void learn_if_told(struct stls_dialogue *d, const struct stls_imap_response *response) {
   if (response->is_status) {
-    if (response->node_count > 0 && stls_slice_is(stls_imap_node_text(response, 0), "CAPABILITY")) learn(d, response, 1);
+    if (response->node_count > 0 && stls_slice_is(stls_imap_node_text(response, 0), "CAPABILITY"))
+      learn(d, response, 1);
   } else if (stls_slice_is(response->name, "CAPABILITY")) {
     learn(d, response, 0);
   }
@@ -69,11 +72,13 @@ static enum stls_read fail_tag(struct stls_dialogue *d, const struct stls_imap_r
 }
 
 /* A tagged OK counts only for the command in progress, and only once it is sent as a whole. */
-static enum stls_read read_tagged(struct stls_dialogue *d, const struct stls_imap_response *response) {
+static enum stls_read read_tagged(struct stls_dialogue *d,
+                                  const struct stls_imap_response *response) {
   char tag[TAG_SIZE];
   struct stls_slice expected = current_tag(d, tag);
   bool sent = !stls_encoder_stopped(&d->encoder) && stls_buffer_length(&d->output) == 0;
-  if (d->tag == 0 || response->tag.len != expected.len || memcmp(response->tag.ptr, expected.ptr, expected.len) != 0) {
+  if (d->tag == 0 || response->tag.len != expected.len ||
+      memcmp(response->tag.ptr, expected.ptr, expected.len) != 0) {
     return fail_tag(d, response);
   }
   fill_reply(d, response);
@@ -83,12 +88,14 @@ static enum stls_read read_tagged(struct stls_dialogue *d, const struct stls_ima
 }
 
 /* While opening, only the greeting and BYE count; all else is the caller's. */
-static enum stls_read read_untagged(struct stls_dialogue *d, const struct stls_imap_response *response) {
+static enum stls_read read_untagged(struct stls_dialogue *d,
+                                    const struct stls_imap_response *response) {
   bool opening = d->table == &stls_opening_table;
   if (opening && d->tag == 0) {
     if (!response->is_status) {
       fill_reply(d, response);
-      stls_dialogue_fail_reply(d, STLS_ERROR_PROTOCOL, "the server's greeting is not an IMAP greeting");
+      stls_dialogue_fail_reply(d, STLS_ERROR_PROTOCOL,
+                               "the server's greeting is not an IMAP greeting");
       return STLS_READ_FAILED;
     }
     fill_reply(d, response);
@@ -105,9 +112,18 @@ static enum stls_read read_untagged(struct stls_dialogue *d, const struct stls_i
   return STLS_READ_EVENT;
 }
 
+/* What was received of a response since this was called last, up to its line end. */
+static void trace_recorded(struct stls_dialogue *d) {
+  struct stls_slice text = stls_imap_parser_recorded(d->parser);
+  while (text.len > 0 && (text.ptr[text.len - 1] == '\n' || text.ptr[text.len - 1] == '\r'))
+    text.len--;
+  if (text.len > 0) stls_dialogue_trace_received(d, text);
+  stls_imap_parser_drop_record(d->parser);
+}
+
 static enum stls_read read_response(struct stls_dialogue *d) {
   const struct stls_imap_response *response = stls_imap_parser_response(d->parser);
-  stls_dialogue_trace_received(d, stls_imap_parser_recorded(d->parser));
+  trace_recorded(d);
   learn_if_told(d, response);
   if (d->error.kind != STLS_ERROR_NONE) return STLS_READ_FAILED;
   switch (response->kind) {
@@ -121,6 +137,7 @@ static enum stls_read read_response(struct stls_dialogue *d) {
 
 static enum stls_read read_content(struct stls_dialogue *d) {
   const struct stls_imap_content *content = stls_imap_parser_content(d->parser);
+  trace_recorded(d);
   stls_trace_content(d->trace, STLS_TRACE_RECEIVED, content->piece.len);
   memset(&d->event, 0, sizeof d->event);
   d->event.type = STLS_EVENT_CONTENT;
@@ -142,7 +159,8 @@ static enum stls_read imap_read(struct stls_dialogue *d) {
   enum stls_read read = STLS_READ_MORE;
   while (read == STLS_READ_MORE && stls_buffer_length(&d->input) > 0) {
     size_t used;
-    enum stls_imap_result result = stls_imap_parser_feed(d->parser, stls_buffer_slice(&d->input), &used);
+    enum stls_imap_result result =
+        stls_imap_parser_feed(d->parser, stls_buffer_slice(&d->input), &used);
     stls_buffer_consume(&d->input, used);
     stls_opening_count(d, used);
     if (d->error.kind != STLS_ERROR_NONE) return STLS_READ_FAILED;
@@ -164,8 +182,10 @@ void stls_imap_begin_command(struct stls_dialogue *d) {
   char tag[TAG_SIZE];
   d->tag++;
   d->encoder.literals = STLS_LITERAL_SYNC;
-  if (stls_capabilities_find(&d->capabilities, "LITERAL+", NULL)) d->encoder.literals = STLS_LITERAL_PLUS;
-  else if (stls_capabilities_find(&d->capabilities, "LITERAL-", NULL)) d->encoder.literals = STLS_LITERAL_MINUS;
+  if (stls_capabilities_find(&d->capabilities, "LITERAL+", NULL))
+    d->encoder.literals = STLS_LITERAL_PLUS;
+  else if (stls_capabilities_find(&d->capabilities, "LITERAL-", NULL))
+    d->encoder.literals = STLS_LITERAL_MINUS;
   stls_encoder_add(&d->encoder, STLS_ARG_ATOM, current_tag(d, tag));
 }
 
@@ -248,8 +268,8 @@ static const struct stls_row command_rows[] = {
 };
 
 static const struct stls_table command_table = {
-    "imap command", command_states, sizeof command_states / sizeof command_states[0],
-    command_rows,   sizeof command_rows / sizeof command_rows[0]};
+    "imap command", command_states, sizeof command_states / sizeof command_states[0], command_rows,
+    sizeof command_rows / sizeof command_rows[0]};
 
 /* }====== */
 

@@ -13,20 +13,20 @@
 #include <string.h>
 
 enum lexeme {
-  LEX_TAG,          /* the first word */
-  LEX_NAME,         /* the second, or after a number the third */
-  LEX_TEXT_START,   /* of a status: a code in brackets, or text */
-  LEX_TEXT,         /* up to the line's end */
-  LEX_VALUE,        /* before a value */
+  LEX_TAG,        /* the first word */
+  LEX_NAME,       /* the second, or after a number the third */
+  LEX_TEXT_START, /* of a status: a code in brackets, or text */
+  LEX_TEXT,       /* up to the line's end */
+  LEX_VALUE,      /* before a value */
   LEX_ATOM,
-  LEX_SECTION,      /* in the brackets of BODY[...] */
+  LEX_SECTION, /* in the brackets of BODY[...] */
   LEX_QUOTED,
-  LEX_ESCAPED,      /* behind a backslash in quotes */
+  LEX_ESCAPED, /* behind a backslash in quotes */
   LEX_LITERAL_SIZE,
   LEX_LITERAL_LINE, /* between } and the octets */
   LEX_LITERAL,
-  LEX_CONTENT,      /* a literal that is handed out */
-  LEX_LINE_END      /* behind CR */
+  LEX_CONTENT, /* a literal that is handed out */
+  LEX_LINE_END /* behind CR */
 };
 
 struct stls_imap_parser {
@@ -38,7 +38,7 @@ struct stls_imap_parser {
   size_t token;               /* where in `strings` the token being read begins */
   bool in_code;               /* in a response code's brackets */
   bool is_fetch;
-  bool starts_new;            /* the response is complete: the next byte begins another */
+  bool starts_new; /* the response is complete: the next byte begins another */
   uint64_t literal_left;
   struct stls_imap_content content;
   size_t tag_len, name_start, name_len, text_start, text_len;
@@ -95,7 +95,8 @@ static void fail(struct stls_imap_parser *parser, enum stls_error_kind kind, con
   parser->why = why;
 }
 
-static void check_buffer(struct stls_imap_parser *parser, const struct stls_buffer *buffer, const char *why) {
+static void check_buffer(struct stls_imap_parser *parser, const struct stls_buffer *buffer,
+                         const char *why) {
   if (buffer->failure == STLS_BUFFER_MEMORY) fail(parser, STLS_ERROR_MEMORY, "not enough memory");
   if (buffer->failure == STLS_BUFFER_LIMIT) fail(parser, STLS_ERROR_LIMIT, why);
 }
@@ -122,20 +123,23 @@ static void add_node(struct stls_imap_parser *parser, enum stls_imap_type type, 
                      size_t len) {
   struct stls_imap_node node = {type, (uint32_t)start, (uint32_t)len};
   stls_buffer_append(&parser->nodes, (const char *)&node, sizeof node);
-  check_buffer(parser, &parser->nodes, "the server's response has more values than the limit allows");
+  check_buffer(parser, &parser->nodes,
+               "the server's response has more values than the limit allows");
 }
 
 static void open_list(struct stls_imap_parser *parser) {
   uint32_t index = (uint32_t)node_count(parser);
   stls_buffer_append(&parser->open, (const char *)&index, sizeof index);
-  check_buffer(parser, &parser->open, "the server's response is nested deeper than the limit allows");
+  check_buffer(parser, &parser->open,
+               "the server's response is nested deeper than the limit allows");
   add_node(parser, STLS_IMAP_LIST, 0, 0);
 }
 
 static void close_list(struct stls_imap_parser *parser) {
   uint32_t index;
   if (stls_buffer_length(&parser->open) == 0) {
-    fail(parser, STLS_ERROR_PROTOCOL, "the server's response closes a parenthesis that is not open");
+    fail(parser, STLS_ERROR_PROTOCOL,
+         "the server's response closes a parenthesis that is not open");
     return;
   }
   parser->open.end -= sizeof index;
@@ -278,7 +282,8 @@ static size_t lex_text(struct stls_imap_parser *parser, struct stls_slice input)
 }
 
 static void end_code(struct stls_imap_parser *parser) {
-  if (depth(parser) > 0) fail(parser, STLS_ERROR_PROTOCOL, "the server's response code leaves a parenthesis open");
+  if (depth(parser) > 0)
+    fail(parser, STLS_ERROR_PROTOCOL, "the server's response code leaves a parenthesis open");
   parser->in_code = false;
   begin_token(parser, LEX_TEXT);
 }
@@ -309,8 +314,15 @@ static size_t lex_value(struct stls_imap_parser *parser, struct stls_slice input
 /* Bytes that may end an atom: blanks, line ends, delimiters, and brackets, which depend. */
 static bool may_end_atom(char c) {
   switch (c) {
-    case ' ': case '(': case ')': case '\r': case '\n': case '"': case '{': case '[': case ']':
-      return true;
+    case ' ':
+    case '(':
+    case ')':
+    case '\r':
+    case '\n':
+    case '"':
+    case '{':
+    case '[':
+    case ']': return true;
     default: return false;
   }
 }
@@ -363,7 +375,9 @@ static size_t lex_quoted(struct stls_imap_parser *parser, struct stls_slice inpu
   switch (input.ptr[len]) {
     case '"': end_string(parser); break;
     case '\\': parser->lexeme = LEX_ESCAPED; break;
-    default: fail(parser, STLS_ERROR_PROTOCOL, "the server's response has a line end in a quoted string"); break;
+    default:
+      fail(parser, STLS_ERROR_PROTOCOL, "the server's response has a line end in a quoted string");
+      break;
   }
   return len + 1;
 }
@@ -398,7 +412,8 @@ static void begin_literal(struct stls_imap_parser *parser) {
     return;
   }
   if (parser->literal_left > parser->limits.reply - stls_buffer_length(&parser->strings)) {
-    fail(parser, STLS_ERROR_LIMIT, "the server announces a literal that is longer than the limit allows");
+    fail(parser, STLS_ERROR_LIMIT,
+         "the server announces a literal that is longer than the limit allows");
     return;
   }
   parser->lexeme = LEX_LITERAL;
@@ -407,7 +422,8 @@ static void begin_literal(struct stls_imap_parser *parser) {
 
 static size_t lex_literal_line(struct stls_imap_parser *parser, struct stls_slice input) {
   if (input.ptr[0] == '\n') begin_literal(parser);
-  else if (input.ptr[0] != '\r') fail(parser, STLS_ERROR_PROTOCOL, "the server's response has a malformed literal");
+  else if (input.ptr[0] != '\r')
+    fail(parser, STLS_ERROR_PROTOCOL, "the server's response has a malformed literal");
   return 1;
 }
 
@@ -519,6 +535,10 @@ const struct stls_imap_content *stls_imap_parser_content(const struct stls_imap_
 
 struct stls_slice stls_imap_parser_recorded(const struct stls_imap_parser *parser) {
   return stls_buffer_slice(&parser->record);
+}
+
+void stls_imap_parser_drop_record(struct stls_imap_parser *parser) {
+  stls_buffer_clear(&parser->record);
 }
 
 struct stls_slice stls_imap_node_text(const struct stls_imap_response *response, size_t index) {

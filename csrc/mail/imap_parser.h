@@ -36,7 +36,7 @@ struct stls_imap_node {
 enum stls_imap_kind {
   STLS_IMAP_UNTAGGED, /* "*" */
   STLS_IMAP_TAGGED,
-  STLS_IMAP_CONTINUE  /* "+" */
+  STLS_IMAP_CONTINUE /* "+" */
 };
 
 /* A response. Everything in it is borrowed from the parser until it is fed again. */
@@ -85,8 +85,9 @@ const struct stls_imap_response *stls_imap_parser_response(struct stls_imap_pars
 
 const struct stls_imap_content *stls_imap_parser_content(const struct stls_imap_parser *parser);
 
-/* The recorded text of the response; empty without stls_imap_parser_record. */
+/* What is recorded of the response since the last drop; empty without stls_imap_parser_record. */
 struct stls_slice stls_imap_parser_recorded(const struct stls_imap_parser *parser);
+void stls_imap_parser_drop_record(struct stls_imap_parser *parser);
 
 /* What is wrong: kind limit, protocol or memory, and words for a person. */
 enum stls_error_kind stls_imap_parser_failure(const struct stls_imap_parser *parser,

@@ -20,20 +20,20 @@
 enum opening_state {
   GREETING,
   CAPABILITIES,
-  HELO,          /* SMTP without ESMTP, where clear text is allowed */
-  DECIDE,        /* what to do with the capabilities */
+  HELO,   /* SMTP without ESMTP, where clear text is allowed */
+  DECIDE, /* what to do with the capabilities */
   UPGRADE,
-  HANDSHAKE,     /* this dialogue is over */
-  LOGIN,         /* a SASL exchange */
-  OWN_LOGIN,     /* LOGIN, USER/PASS */
+  HANDSHAKE, /* this dialogue is over */
+  LOGIN,     /* a SASL exchange */
+  OWN_LOGIN, /* LOGIN, USER/PASS */
   AUTHENTICATED,
-  AGAIN,         /* capabilities after authentication */
+  AGAIN, /* capabilities after authentication */
   READY
 };
 
-static const char *const state_names[] = {"greeting", "capabilities", "capabilities", "capabilities",
-                                          "starttls", "handshake",    "auth",         "auth",
-                                          "auth",     "capabilities", "ready"};
+static const char *const state_names[] = {
+    "greeting", "capabilities", "capabilities", "capabilities", "starttls", "handshake",
+    "auth",     "auth",         "auth",         "capabilities", "ready"};
 
 void stls_login_end(struct stls_login *login) {
   stls_sasl_free(login->sasl);
@@ -174,7 +174,8 @@ static void send_upgrade(struct stls_dialogue *d) {
   /* What came before the command is sent cannot be its answer (RFC 3207 4.2). */
   if (has_trailing_bytes(d)) {
     d->state = UPGRADE;
-    stls_dialogue_fail(d, STLS_ERROR_INJECTION, "the server sent more in the clear than it was asked for");
+    stls_dialogue_fail(d, STLS_ERROR_INJECTION,
+                       "the server sent more in the clear than it was asked for");
     return;
   }
   stls_dialogue_send_word(d, d->config->protocol->upgrade_verb);
@@ -192,8 +193,9 @@ static void fail_preauth(struct stls_dialogue *d) {
   stls_dialogue_fail(d, STLS_ERROR_DOWNGRADE,
                      "the server says in the clear that the session is authenticated already "
                      "(PREAUTH), which rules STARTTLS out");
-  stls_error_hint(&d->error, "somebody between here and the server may be hiding STARTTLS; "
-                             "tls = \"implicit\" on port %u can't be stripped",
+  stls_error_hint(&d->error,
+                  "somebody between here and the server may be hiding STARTTLS; "
+                  "tls = \"implicit\" on port %u can't be stripped",
                   d->config->protocol->port_implicit);
 }
 
@@ -203,15 +205,18 @@ static void fail_capabilities(struct stls_dialogue *d) {
 
 static void fail_stripped(struct stls_dialogue *d) {
   d->state = UPGRADE;
-  stls_dialogue_fail(d, STLS_ERROR_DOWNGRADE, "the server does not offer %s, and encryption is required",
+  stls_dialogue_fail(d, STLS_ERROR_DOWNGRADE,
+                     "the server does not offer %s, and encryption is required",
                      d->config->protocol->upgrade_verb);
-  stls_error_hint(&d->error, "try tls = \"implicit\" on port %u; a server that is known to offer it "
-                             "may have it hidden by somebody in between",
+  stls_error_hint(&d->error,
+                  "try tls = \"implicit\" on port %u; a server that is known to offer it "
+                  "may have it hidden by somebody in between",
                   d->config->protocol->port_implicit);
 }
 
 static void fail_upgrade(struct stls_dialogue *d) {
-  stls_dialogue_fail_reply(d, STLS_ERROR_DOWNGRADE, "the server refuses %s, and encryption is required",
+  stls_dialogue_fail_reply(d, STLS_ERROR_DOWNGRADE,
+                           "the server refuses %s, and encryption is required",
                            d->config->protocol->upgrade_verb);
 }
 
@@ -223,7 +228,8 @@ static void fail_injection(struct stls_dialogue *d) {
 }
 
 static void fail_premature(struct stls_dialogue *d) {
-  stls_dialogue_fail(d, STLS_ERROR_INJECTION, "the answer to %s arrived before the command was sent",
+  stls_dialogue_fail(d, STLS_ERROR_INJECTION,
+                     "the answer to %s arrived before the command was sent",
                      d->config->protocol->upgrade_verb);
 }
 
@@ -244,7 +250,8 @@ static void fail_untrusted(struct stls_dialogue *d) {
     stls_error_hint(&d->error, "name the certificate's authority with ca_file instead of switching "
                                "verification off, or accept the risk with insecure_auth = true");
   } else {
-    stls_dialogue_fail(d, STLS_ERROR_DOWNGRADE, "no credential is sent: the connection is not encrypted");
+    stls_dialogue_fail(d, STLS_ERROR_DOWNGRADE,
+                       "no credential is sent: the connection is not encrypted");
     stls_error_hint(&d->error, "use tls = \"starttls\" or tls = \"implicit\"");
   }
 }
@@ -263,11 +270,14 @@ static bool is_usable(const struct stls_dialogue *d, const struct stls_mechanism
   const struct stls_dialogue_config *config = d->config;
   bool named = config->mechanisms != NULL;
   if (mechanism->by_name_only && !named) return false;
-  if (mechanism->credential == STLS_CREDENTIAL_PASSWORD && !(config->has_password && config->user)) return false;
+  if (mechanism->credential == STLS_CREDENTIAL_PASSWORD && !(config->has_password && config->user))
+    return false;
   if (mechanism->credential == STLS_CREDENTIAL_TOKEN && !config->has_token) return false;
-  if (mechanism->credential == STLS_CREDENTIAL_NONE && !named && !config->has_certificate) return false;
+  if (mechanism->credential == STLS_CREDENTIAL_NONE && !named && !config->has_certificate)
+    return false;
   if (config->binding == STLS_BINDING_REQUIRE && !mechanism->binds) return false;
-  if (mechanism->binds && (config->binding == STLS_BINDING_OFF || !d->facts.binding_type)) return false;
+  if (mechanism->binds && (config->binding == STLS_BINDING_OFF || !d->facts.binding_type))
+    return false;
   return config->protocol->offers_mechanism(d, mechanism->name);
 }
 
@@ -308,10 +318,12 @@ static void fail_no_mechanism(struct stls_dialogue *d) {
   }
   stls_buffer_append_char(&offered, '\0');
   if (offered.failure == STLS_BUFFER_OK && stls_buffer_length(&offered) > 1) {
-    stls_dialogue_fail(d, STLS_ERROR_AUTH,
-                       "no authentication mechanism fits: the server offers%s, and %s%s", stls_buffer_slice(&offered).ptr,
-                       d->config->mechanisms ? "the script allows " : "none of these can be used with what the script gives",
-                       d->config->mechanisms ? d->config->mechanisms : "");
+    stls_dialogue_fail(
+        d, STLS_ERROR_AUTH, "no authentication mechanism fits: the server offers%s, and %s%s",
+        stls_buffer_slice(&offered).ptr,
+        d->config->mechanisms ? "the script allows "
+                              : "none of these can be used with what the script gives",
+        d->config->mechanisms ? d->config->mechanisms : "");
   } else {
     stls_dialogue_fail(d, STLS_ERROR_AUTH, "the server offers no authentication that we know");
   }
@@ -327,7 +339,8 @@ static void begin_sasl(struct stls_dialogue *d);
 static void begin_login(struct stls_dialogue *d, const struct stls_mechanism *mechanism) {
   d->state = LOGIN;
   d->login.mechanism = mechanism;
-  d->login.retold = false; /* RFC 9051 6.2.2: what is offered changes here; the answer may say how */
+  d->login.retold =
+      false; /* RFC 9051 6.2.2: what is offered changes here; the answer may say how */
   if (mechanism && mechanism->credential == STLS_CREDENTIAL_NONE) begin_sasl(d);
   else d->want = STLS_NEED_CREDENTIAL;
 }
@@ -356,7 +369,8 @@ static void send_auth(struct stls_dialogue *d, bool has_first) {
                             {STLS_ARG_ATOM, stls_slice_of(d->login.mechanism->name)},
                             {STLS_ARG_SECRET, first}};
   bool fits = first.len + strlen(d->login.mechanism->name) + 32 < protocol->longest_auth;
-  bool sends = has_first && fits && !d->login.mechanism->holds_first && protocol->takes_initial_response(d);
+  bool sends =
+      has_first && fits && !d->login.mechanism->holds_first && protocol->takes_initial_response(d);
   if (sends && first.len == 0) args[2].value = stls_slice_of("="); /* RFC 4954 4, 4959 3, 5034 4 */
   d->login.holds = has_first && !sends;
   if (sends) remember_sent(d, args[2].value);
@@ -372,8 +386,10 @@ static void fail_sasl(struct stls_dialogue *d) {
 static void begin_sasl(struct stls_dialogue *d) {
   struct stls_login *login = &d->login;
   const struct stls_dialogue_config *config = d->config;
-  struct stls_sasl_identity identity = {config->user, config->authzid, config->protocol->sasl_service,
-                                        config->host, config->port, d->facts.binding_type, d->facts.binding};
+  struct stls_sasl_identity identity = {
+      config->user,    config->authzid, config->protocol->sasl_service,
+      config->host,    config->port,    d->facts.binding_type,
+      d->facts.binding};
   bool has_first;
   if (!login->mechanism->binds) identity.binding_type = NULL;
   stls_sasl_free(login->sasl);
@@ -432,7 +448,8 @@ static const char *login_name(const struct stls_dialogue *d) {
 static void fail_auth(struct stls_dialogue *d) {
   const char *detail = d->login.sasl ? stls_sasl_server_error(d->login.sasl) : "";
   stls_dialogue_fail_reply(d, STLS_ERROR_AUTH, "the server refuses authentication with %s%s%s%s",
-                           login_name(d), d->binding_refused ? " (and before that with channel binding)" : "",
+                           login_name(d),
+                           d->binding_refused ? " (and before that with channel binding)" : "",
                            detail[0] ? ": " : "", detail);
   if (d->reply.code == 538 || strcmp(d->reply.status, "PRIVACYREQUIRED") == 0) {
     stls_error_hint(&d->error, "the server wants an encrypted connection for this");
@@ -511,9 +528,9 @@ static const struct stls_row rows[] = {
     {AGAIN, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, READY, stls_dialogue_finish},
 };
 
-const struct stls_table stls_opening_table = {
-    "opening", state_names, sizeof state_names / sizeof state_names[0],
-    rows,      sizeof rows / sizeof rows[0]};
+const struct stls_table stls_opening_table = {"opening", state_names,
+                                              sizeof state_names / sizeof state_names[0], rows,
+                                              sizeof rows / sizeof rows[0]};
 
 void stls_opening_begin(struct stls_dialogue *d) {
   stls_dialogue_begin(d, &stls_opening_table, GREETING, NULL);

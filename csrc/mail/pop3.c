@@ -19,7 +19,8 @@ static void read_text(struct stls_reply *reply, struct stls_slice text) {
     struct stls_slice code = stls_slice(text.ptr + 1, len - 1);
     stls_reply_set_status(reply, code);
     if (reply->class == STLS_ON_PERMANENT &&
-        (stls_slice_is(code, "IN-USE") || stls_slice_is(code, "SYS/TEMP") || stls_slice_is(code, "LOGIN-DELAY"))) {
+        (stls_slice_is(code, "IN-USE") || stls_slice_is(code, "SYS/TEMP") ||
+         stls_slice_is(code, "LOGIN-DELAY"))) {
       reply->class = STLS_ON_TRANSIENT;
     }
     text = stls_slice_trim(stls_slice_from(text, len + 1));
@@ -149,7 +150,8 @@ static bool takes_initial_response(const struct stls_dialogue *d) {
 /* RFC 1939 7: USER, and when that is accepted, PASS with all that follows as the password. */
 static void send_own_login(struct stls_dialogue *d) {
   struct stls_secret *password = &d->login.credential;
-  struct stls_arg user[] = {{STLS_ARG_ATOM, stls_slice_of("USER")}, {STLS_ARG_TEXT, stls_slice_of(d->config->user)}};
+  struct stls_arg user[] = {{STLS_ARG_ATOM, stls_slice_of("USER")},
+                            {STLS_ARG_TEXT, stls_slice_of(d->config->user)}};
   struct stls_arg pass[] = {{STLS_ARG_ATOM, stls_slice_of("PASS")},
                             {STLS_ARG_SECRET, stls_slice(password->text, password->len)}};
   d->login.first_half = !d->login.first_half;
@@ -162,8 +164,8 @@ static const struct stls_row command_rows[] = {
     {0, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, 0, stls_dialogue_finish_reply},
 };
 
-static const struct stls_table command_table = {
-    "pop3 command", command_states, 1, command_rows, sizeof command_rows / sizeof command_rows[0]};
+static const struct stls_table command_table = {"pop3 command", command_states, 1, command_rows,
+                                                sizeof command_rows / sizeof command_rows[0]};
 
 const struct stls_protocol stls_pop3 = {
     .name = "pop3",

@@ -37,12 +37,12 @@ struct stls_sasl {
   const struct stls_mechanism *mechanism;
   const struct stls_sasl_identity *identity; /* borrowed, during calls only */
   struct stls_secret credential;
-  struct stls_secret user, authzid;          /* copies: the library asks late */
-  struct stls_buffer binding;                /* base64, NUL-terminated */
+  struct stls_secret user, authzid; /* copies: the library asks late */
+  struct stls_buffer binding;       /* base64, NUL-terminated */
   const char *binding_type;
   Gsasl *library;
   Gsasl_session *session;
-  struct stls_oauth *oauth;                  /* in place of the library's session */
+  struct stls_oauth *oauth; /* in place of the library's session */
   bool complete;
   const char *failure;
 };
@@ -57,7 +57,8 @@ const struct stls_mechanism *stls_mechanism_named(struct stls_slice name) {
 
 const struct stls_mechanism *stls_mechanism_unbound(const struct stls_mechanism *mechanism) {
   if (!mechanism->binds) return NULL;
-  return stls_mechanism_named(stls_slice(mechanism->name, strlen(mechanism->name) - strlen("-PLUS")));
+  return stls_mechanism_named(
+      stls_slice(mechanism->name, strlen(mechanism->name) - strlen("-PLUS")));
 }
 
 /* {====== What the library asks for ====== */
@@ -72,10 +73,12 @@ static bool answer_property(const struct stls_sasl *sasl, Gsasl_session *session
     case GSASL_PASSWORD: value = sasl->credential.text; break;
     case GSASL_ANONYMOUS_TOKEN: value = sasl->user.text ? sasl->user.text : "anonymous"; break;
     case GSASL_CB_TLS_EXPORTER:
-      if (sasl->binding_type && strcmp(sasl->binding_type, "tls-exporter") == 0) value = sasl->binding.data;
+      if (sasl->binding_type && strcmp(sasl->binding_type, "tls-exporter") == 0)
+        value = sasl->binding.data;
       break;
     case GSASL_CB_TLS_UNIQUE:
-      if (sasl->binding_type && strcmp(sasl->binding_type, "tls-unique") == 0) value = sasl->binding.data;
+      if (sasl->binding_type && strcmp(sasl->binding_type, "tls-unique") == 0)
+        value = sasl->binding.data;
       break;
     default: break;
   }
@@ -94,8 +97,10 @@ static int on_property(Gsasl *library, Gsasl_session *session, Gsasl_property pr
 static bool copy_identity(struct stls_sasl *sasl, const struct stls_sasl_identity *identity,
                           const struct stls_secret *credential) {
   bool copied = stls_secret_set(&sasl->credential, stls_slice(credential->text, credential->len));
-  if (identity->user) copied = copied && stls_secret_set(&sasl->user, stls_slice_of(identity->user));
-  if (identity->authzid) copied = copied && stls_secret_set(&sasl->authzid, stls_slice_of(identity->authzid));
+  if (identity->user)
+    copied = copied && stls_secret_set(&sasl->user, stls_slice_of(identity->user));
+  if (identity->authzid)
+    copied = copied && stls_secret_set(&sasl->authzid, stls_slice_of(identity->authzid));
   if (identity->binding_type) {
     sasl->binding_type = identity->binding_type;
     copied = copied && stls_base64_encode(identity->binding, &sasl->binding) &&
@@ -217,7 +222,8 @@ bool stls_sasl_step(struct stls_sasl *sasl, struct stls_slice challenge,
     struct stls_slice plain = stls_buffer_slice(&octets);
     plain.len--; /* the NUL */
     if (sasl->oauth) went = stls_oauth_step(sasl->oauth, plain, answer);
-    else if (strncmp(sasl->mechanism->name, "SCRAM", 5) == 0 && !accepts_iterations(sasl, plain)) went = false;
+    else if (strncmp(sasl->mechanism->name, "SCRAM", 5) == 0 && !accepts_iterations(sasl, plain))
+      went = false;
     else if (sasl->complete) went = plain.len == 0; /* nothing more to say: an empty line */
     else went = library_step(sasl, plain, answer);
   }

@@ -35,9 +35,9 @@ const struct stls_mechanism *stls_mechanism_unbound(const struct stls_mechanism 
 
 /* Who authenticates, to whom, over what. Everything is borrowed. */
 struct stls_sasl_identity {
-  const char *user;          /* authentication identity, or NULL */
-  const char *authzid;       /* authorization identity, or NULL */
-  const char *service;       /* "smtp", "imap", "pop" */
+  const char *user;    /* authentication identity, or NULL */
+  const char *authzid; /* authorization identity, or NULL */
+  const char *service; /* "smtp", "imap", "pop" */
   const char *host;
   unsigned port;
   const char *binding_type;  /* "tls-exporter", "tls-unique", "tls-server-end-point", or NULL */
@@ -73,7 +73,8 @@ const char *stls_sasl_failure(const struct stls_sasl *sasl);
 /* What the server put into its error challenge (OAUTHBEARER, XOAUTH2: JSON), or "". */
 const char *stls_sasl_server_error(const struct stls_sasl *sasl);
 
-/* Appends `data` in base64, or the octets of base64 `text`; false when malformed or out of memory. */
+/* Appends `data` in base64, or the octets of base64 `text`; false when malformed or out of memory.
+ */
 bool stls_base64_encode(struct stls_slice data, struct stls_buffer *out);
 bool stls_base64_decode(struct stls_slice text, struct stls_buffer *out);
 

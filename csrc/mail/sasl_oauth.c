@@ -70,8 +70,9 @@ bool stls_oauth_first(struct stls_oauth *oauth, struct stls_buffer *answer) {
 
 bool stls_oauth_step(struct stls_oauth *oauth, struct stls_slice challenge,
                      struct stls_buffer *answer) {
-  snprintf(oauth->error, sizeof oauth->error, "%.*s", (int)(challenge.len < ERROR_KEPT ? challenge.len : ERROR_KEPT), challenge.ptr);
-  if (oauth->xoauth2) return true; /* an empty line */
+  snprintf(oauth->error, sizeof oauth->error, "%.*s",
+           (int)(challenge.len < ERROR_KEPT ? challenge.len : ERROR_KEPT), challenge.ptr);
+  if (oauth->xoauth2) return true;                          /* an empty line */
   return stls_base64_encode(stls_slice("\001", 1), answer); /* RFC 7628 3.2.3 */
 }
 

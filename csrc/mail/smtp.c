@@ -24,7 +24,8 @@ static enum stls_reply_class class_of(int code) {
 /* The code of a reply line, or -1 when it is none. `*last_r`: no "-" follows it. */
 static int parse_code(struct stls_slice line, bool *last_r) {
   uint64_t code;
-  if (line.len < 3 || !stls_slice_number(stls_slice(line.ptr, 3), 599, &code) || code < 200) return -1;
+  if (line.len < 3 || !stls_slice_number(stls_slice(line.ptr, 3), 599, &code) || code < 200)
+    return -1;
   if (line.len > 3 && line.ptr[3] != ' ' && line.ptr[3] != '-') return -1;
   *last_r = line.len == 3 || line.ptr[3] == ' ';
   return (int)code;
@@ -143,8 +144,8 @@ static const struct stls_row command_rows[] = {
     {0, STLS_ON_POSITIVE | STLS_ON_CONTINUE | STLS_ON_REFUSAL, NULL, 0, stls_dialogue_finish_reply},
 };
 
-static const struct stls_table command_table = {
-    "smtp command", command_states, 1, command_rows, sizeof command_rows / sizeof command_rows[0]};
+static const struct stls_table command_table = {"smtp command", command_states, 1, command_rows,
+                                                sizeof command_rows / sizeof command_rows[0]};
 
 const struct stls_protocol stls_smtp = {
     .name = "smtp",

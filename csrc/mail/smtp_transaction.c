@@ -159,9 +159,9 @@ static const struct stls_row rows[] = {
     {RESET, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, RESET, finish_refused},
 };
 
-const struct stls_table stls_transaction_table = {
-    "smtp transaction", state_names, sizeof state_names / sizeof state_names[0],
-    rows,               sizeof rows / sizeof rows[0]};
+const struct stls_table stls_transaction_table = {"smtp transaction", state_names,
+                                                  sizeof state_names / sizeof state_names[0], rows,
+                                                  sizeof rows / sizeof rows[0]};
 
 /* The content's end is on its way: from here on, the message may be the server's. */
 void stls_transaction_content_ended(struct stls_dialogue *d) {

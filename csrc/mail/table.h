@@ -17,13 +17,13 @@ struct stls_dialogue;
 
 /* What a reply means, whatever the protocol. Bits, so that a row can name several. */
 enum stls_reply_class {
-  STLS_ON_POSITIVE = 1,   /* 2yz, +OK, OK */
-  STLS_ON_CONTINUE = 2,   /* 3yz, + */
-  STLS_ON_TRANSIENT = 4,  /* 4yz; a NO or -ERR whose code says that it may pass */
-  STLS_ON_PERMANENT = 8,  /* 5yz, -ERR, NO, BAD */
-  STLS_ON_PREAUTH = 16,   /* IMAP greeting: authenticated already */
-  STLS_ON_BYE = 32,       /* 421, BYE: the server is about to close */
-  STLS_ON_NOTHING = 64    /* no reply: a decision */
+  STLS_ON_POSITIVE = 1,  /* 2yz, +OK, OK */
+  STLS_ON_CONTINUE = 2,  /* 3yz, + */
+  STLS_ON_TRANSIENT = 4, /* 4yz; a NO or -ERR whose code says that it may pass */
+  STLS_ON_PERMANENT = 8, /* 5yz, -ERR, NO, BAD */
+  STLS_ON_PREAUTH = 16,  /* IMAP greeting: authenticated already */
+  STLS_ON_BYE = 32,      /* 421, BYE: the server is about to close */
+  STLS_ON_NOTHING = 64   /* no reply: a decision */
 };
 
 #define STLS_ON_REFUSAL (STLS_ON_TRANSIENT | STLS_ON_PERMANENT)
@@ -33,7 +33,7 @@ struct stls_row {
   unsigned classes;                             /* of enum stls_reply_class */
   bool (*guard)(const struct stls_dialogue *d); /* NULL: always */
   unsigned next;
-  void (*action)(struct stls_dialogue *d);      /* NULL: nothing to do */
+  void (*action)(struct stls_dialogue *d); /* NULL: nothing to do */
 };
 
 struct stls_table {

@@ -24,9 +24,9 @@ struct stls_trace_event {
   struct stls_trace_event *next;
   enum stls_trace_direction direction;
   bool encrypted;
-  double time;   /* seconds since the epoch */
-  size_t bytes;  /* of message content; 0 for a line */
-  size_t len;    /* of text */
+  double time;  /* seconds since the epoch */
+  size_t bytes; /* of message content; 0 for a line */
+  size_t len;   /* of text */
   char text[];
 };
 

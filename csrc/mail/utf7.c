@@ -13,7 +13,11 @@ static const char base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 static bool take_utf8(struct stls_slice *rest, uint32_t *point_r) {
   static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
   unsigned char first = (unsigned char)rest->ptr[0];
-  unsigned len = first < 0x80 ? 1 : (first >> 5) == 6 ? 2 : (first >> 4) == 14 ? 3 : (first >> 3) == 30 ? 4 : 0;
+  unsigned len = first < 0x80         ? 1
+                 : (first >> 5) == 6  ? 2
+                 : (first >> 4) == 14 ? 3
+                 : (first >> 3) == 30 ? 4
+                                      : 0;
   uint32_t point;
   unsigned i;
   if (len == 0 || rest->len < len) return false;
@@ -142,7 +146,8 @@ bool stls_utf7_decode(struct stls_slice name, struct stls_buffer *out) {
     end = memchr(name.ptr, '-', name.len);
     if (!end) return false;
     if (end == name.ptr + 1) stls_buffer_append_char(out, '&');
-    else if (!decode_shifted(stls_slice(name.ptr + 1, (size_t)(end - name.ptr - 1)), out)) return false;
+    else if (!decode_shifted(stls_slice(name.ptr + 1, (size_t)(end - name.ptr - 1)), out))
+      return false;
     name = stls_slice_from(name, (size_t)(end - name.ptr) + 1);
   }
   return out->failure == STLS_BUFFER_OK;

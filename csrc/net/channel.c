@@ -59,7 +59,8 @@ enum stls_io stls_channel_receive(struct stls_channel *channel, struct stls_buff
     stls_error_set(error, STLS_ERROR_MEMORY, during, "not enough memory");
     return STLS_IO_FAILED;
   }
-  if (channel->tls) io = stls_tls_receive(channel->tls, room, RECEIVE_ROOM, &received, during, error);
+  if (channel->tls)
+    io = stls_tls_receive(channel->tls, room, RECEIVE_ROOM, &received, during, error);
   else io = receive_clear(channel->fd, room, RECEIVE_ROOM, &received, during, error);
   if (io == STLS_IO_OK) stls_buffer_commit(input, received);
   return io;

@@ -22,14 +22,14 @@ struct attempt {
 };
 
 struct stls_dial {
-  int watch;        /* epoll */
-  size_t count;     /* of addresses */
+  int watch;    /* epoll */
+  size_t count; /* of addresses */
   size_t begun;
   size_t running;
-  double next_at;   /* when the next attempt is due */
+  double next_at; /* when the next attempt is due */
   int last_errno;
   size_t last_failed;
-  size_t winner;    /* index, once connected */
+  size_t winner; /* index, once connected */
   struct attempt attempts[];
 };
 
@@ -49,7 +49,8 @@ static const struct addrinfo *next_of(const struct addrinfo *info, int family, b
 /* RFC 8305 4: families in turn, beginning with the one the resolver put first. */
 static void interleave(struct stls_dial *dial, const struct addrinfo *addresses) {
   int first = addresses->ai_family;
-  const struct addrinfo *same = next_of(addresses, first, true), *other = next_of(addresses, first, false);
+  const struct addrinfo *same = next_of(addresses, first, true),
+                        *other = next_of(addresses, first, false);
   while ((same || other) && dial->count < ADDRESSES_MAX) {
     if (same) {
       add_address(dial, same);
@@ -70,7 +71,8 @@ struct stls_dial *stls_dial_new(const struct addrinfo *addresses, struct stls_er
   }
   dial->watch = epoll_create1(EPOLL_CLOEXEC);
   if (dial->watch < 0) {
-    stls_error_set(error, STLS_ERROR_CONNECT, "connect", "can't watch connections: %s", strerror(errno));
+    stls_error_set(error, STLS_ERROR_CONNECT, "connect", "can't watch connections: %s",
+                   strerror(errno));
     free(dial);
     return NULL;
   }
@@ -131,7 +133,8 @@ static bool check_attempts(struct stls_dial *dial) {
     size_t index = (size_t)events[i].data.u64;
     int error = 0;
     socklen_t len = sizeof error;
-    if (getsockopt(dial->attempts[index].fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0) error = errno;
+    if (getsockopt(dial->attempts[index].fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
+      error = errno;
     if (error == 0) {
       dial->winner = index;
       return true;
@@ -157,7 +160,8 @@ enum stls_io stls_dial_step(struct stls_dial *dial, double now, struct stls_erro
   }
   if (dial->running > 0) return STLS_IO_WANT_READ;
   describe(&dial->attempts[dial->last_failed], text, sizeof text);
-  stls_error_set(error, STLS_ERROR_CONNECT, "connect", "can't connect to %s: %s", text, strerror(dial->last_errno));
+  stls_error_set(error, STLS_ERROR_CONNECT, "connect", "can't connect to %s: %s", text,
+                 strerror(dial->last_errno));
   return STLS_IO_FAILED;
 }
 

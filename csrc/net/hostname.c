@@ -10,7 +10,8 @@
 static bool strip_brackets(const char *host, char *bare, size_t size) {
   size_t len = strlen(host);
   bool bracketed = len > 2 && host[0] == '[' && host[len - 1] == ']';
-  int written = snprintf(bare, size, "%.*s", (int)(bracketed ? len - 2 : len), host + (bracketed ? 1 : 0));
+  int written =
+      snprintf(bare, size, "%.*s", (int)(bracketed ? len - 2 : len), host + (bracketed ? 1 : 0));
   return written >= 0 && (size_t)written < size;
 }
 

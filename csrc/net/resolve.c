@@ -50,7 +50,7 @@ static void look_up(struct lookup *lookup, int flags) {
 
 static void *run_thread(void *arg) {
   struct lookup *lookup = arg;
-  look_up(lookup, AI_ADDRCONFIG);
+  look_up(lookup, 0);
   eventfd_write(lookup->done_fd, 1);
   let_go(lookup);
   return NULL;
@@ -95,7 +95,8 @@ struct stls_resolve *stls_resolve_new(const char *host, unsigned port, struct st
   if (stls_hostname_is_address(host)) {
     look_up(lookup, AI_NUMERICHOST);
   } else if (!start(resolve)) {
-    stls_error_set(error, STLS_ERROR_RESOLVE, "connect", "can't start a thread to look up %s", host);
+    stls_error_set(error, STLS_ERROR_RESOLVE, "connect", "can't start a thread to look up %s",
+                   host);
     if (resolve->fd >= 0) close(resolve->fd);
     resolve->fd = -1;
     stls_resolve_free(resolve);

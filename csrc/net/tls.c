@@ -25,7 +25,8 @@ bool stls_tls_priority_is_valid(const char *priority, const char **at_r) {
 static int set_up(struct stls_tls *tls, const struct stls_tls_settings *settings) {
   int status = gnutls_init(&tls->session, GNUTLS_CLIENT | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL);
   if (status < 0) return status;
-  status = gnutls_priority_set_direct(tls->session, settings->priority ? settings->priority : PRIORITY, NULL);
+  status = gnutls_priority_set_direct(tls->session,
+                                      settings->priority ? settings->priority : PRIORITY, NULL);
   if (status < 0) return status;
   status = gnutls_credentials_set(tls->session, GNUTLS_CRD_CERTIFICATE, tls->trust->credentials);
   if (status < 0) return status;
@@ -34,7 +35,8 @@ static int set_up(struct stls_tls *tls, const struct stls_tls_settings *settings
     if (status < 0) return status;
   }
   if (settings->alpn) {
-    gnutls_datum_t id = {(unsigned char *)(uintptr_t)settings->alpn, (unsigned)strlen(settings->alpn)};
+    gnutls_datum_t id = {(unsigned char *)(uintptr_t)settings->alpn,
+                         (unsigned)strlen(settings->alpn)};
     status = gnutls_alpn_set_protocols(tls->session, &id, 1, 0);
     if (status < 0) return status;
   }
@@ -60,7 +62,8 @@ struct stls_tls *stls_tls_new(int fd, struct stls_tls_trust *trust,
   snprintf(tls->name, sizeof tls->name, "%s", settings->name);
   status = set_up(tls, settings);
   if (status == 0) return tls;
-  stls_error_set(error, STLS_ERROR_TLS, "handshake", "can't set up TLS: %s", gnutls_strerror(status));
+  stls_error_set(error, STLS_ERROR_TLS, "handshake", "can't set up TLS: %s",
+                 gnutls_strerror(status));
   stls_tls_free(tls);
   return NULL;
 }
@@ -96,7 +99,8 @@ static enum stls_io hear(struct stls_tls *tls, struct stls_error *error) {
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return STLS_IO_OK;
   tls->heard = true;
   if (got <= 0 || looks_like_tls(first)) return STLS_IO_OK;
-  stls_error_set(error, STLS_ERROR_TLS, "handshake", "the server does not answer with TLS but with something else");
+  stls_error_set(error, STLS_ERROR_TLS, "handshake",
+                 "the server does not answer with TLS but with something else");
   stls_error_hint(error, "the port may speak clear text at first: then use tls = \"starttls\"");
   return STLS_IO_FAILED;
 }
@@ -105,13 +109,16 @@ static void explain_alert(struct stls_tls *tls, struct stls_error *error) {
   gnutls_alert_description_t alert = gnutls_alert_get(tls->session);
   const char *name = gnutls_alert_get_name(alert);
   if (alert == GNUTLS_A_PROTOCOL_VERSION) {
-    stls_error_set(error, STLS_ERROR_TLS, "handshake", "the server speaks no TLS version that is safe (TLS 1.2 or 1.3)");
+    stls_error_set(error, STLS_ERROR_TLS, "handshake",
+                   "the server speaks no TLS version that is safe (TLS 1.2 or 1.3)");
     return;
   }
-  stls_error_set(error, STLS_ERROR_TLS, "handshake", "the server ends the TLS handshake with the alert \"%s\"",
+  stls_error_set(error, STLS_ERROR_TLS, "handshake",
+                 "the server ends the TLS handshake with the alert \"%s\"",
                  name ? name : "unknown");
   if (alert == GNUTLS_A_CERTIFICATE_REQUIRED || alert == GNUTLS_A_BAD_CERTIFICATE) {
-    stls_error_hint(error, "the server may want another, or any, client certificate: client_cert, client_key");
+    stls_error_hint(
+        error, "the server may want another, or any, client certificate: client_cert, client_key");
   }
 }
 
@@ -125,16 +132,19 @@ static enum stls_io explain_handshake(struct stls_tls *tls, int status, struct s
       break;
     case GNUTLS_E_FATAL_ALERT_RECEIVED: explain_alert(tls, error); break;
     case GNUTLS_E_UNSUPPORTED_VERSION_PACKET:
-      stls_error_set(error, STLS_ERROR_TLS, "handshake", "the server speaks no TLS version that is safe (TLS 1.2 or 1.3)");
+      stls_error_set(error, STLS_ERROR_TLS, "handshake",
+                     "the server speaks no TLS version that is safe (TLS 1.2 or 1.3)");
       break;
     case GNUTLS_E_PREMATURE_TERMINATION:
     case GNUTLS_E_PULL_ERROR:
     case GNUTLS_E_PUSH_ERROR:
-      stls_error_set(error, STLS_ERROR_TLS, "handshake", "the server closed the connection during the TLS handshake");
+      stls_error_set(error, STLS_ERROR_TLS, "handshake",
+                     "the server closed the connection during the TLS handshake");
       break;
     default: break;
   }
-  stls_error_set(error, STLS_ERROR_TLS, "handshake", "the TLS handshake failed: %s", gnutls_strerror(status));
+  stls_error_set(error, STLS_ERROR_TLS, "handshake", "the TLS handshake failed: %s",
+                 gnutls_strerror(status));
   return STLS_IO_FAILED;
 }
 

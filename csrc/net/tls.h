@@ -32,7 +32,7 @@ void stls_tls_trust_unref(struct stls_tls_trust *trust);
 bool stls_tls_priority_is_valid(const char *priority, const char **at_r);
 
 struct stls_tls_settings {
-  const char *name;     /* whom we expect: A-labels, or an IP address */
+  const char *name; /* whom we expect: A-labels, or an IP address */
   bool is_address;
   const char *priority; /* NULL: TLS 1.2 and 1.3 with GnuTLS's normal choice */
   const char *alpn;     /* protocol id to offer (RFC 7301), or NULL */
@@ -70,10 +70,10 @@ bool stls_tls_is_verified(const struct stls_tls *tls);
 
 /* What the session is, for people. Strings are borrowed from the session or static; may be NULL. */
 struct stls_tls_report {
-  const char *version; /* "TLS1.3" */
-  const char *cipher;  /* "TLS_AES_256_GCM_SHA384" */
-  const char *group;   /* of the key exchange: "X25519" */
-  const char *alpn;    /* what the server took; in `alpn_text` */
+  const char *version;    /* "TLS1.3" */
+  const char *cipher;     /* "TLS_AES_256_GCM_SHA384" */
+  const char *group;      /* of the key exchange: "X25519" */
+  const char *alpn;       /* what the server took; in `alpn_text` */
   const char *unverified; /* why the certificate is not verified, where that is allowed */
   char alpn_text[32];
   char cipher_text[64];
@@ -85,7 +85,7 @@ void stls_tls_describe(struct stls_tls *tls, struct stls_tls_report *report_r);
 struct stls_certificate {
   struct stls_buffer subject; /* RFC 4514, NUL-terminated like all of these */
   struct stls_buffer issuer;
-  struct stls_buffer names;   /* DNS names and addresses of the SAN, each NUL-terminated */
+  struct stls_buffer names; /* DNS names and addresses of the SAN, each NUL-terminated */
   struct stls_buffer pem;
   double not_before, not_after; /* seconds since the epoch */
   unsigned char sha256[32];     /* of the DER encoding */

@@ -24,9 +24,9 @@ struct stls_tls {
   char name[STLS_HOSTNAME_SIZE]; /* whom we expect */
   bool is_address;
   bool no_verify;
-  bool heard;                    /* the peer's first byte was seen, and it looks like TLS */
+  bool heard; /* the peer's first byte was seen, and it looks like TLS */
   bool verified;
-  struct stls_error verdict;     /* why the certificate is not good */
+  struct stls_error verdict; /* why the certificate is not good */
 };
 
 /* The handshake's verification callback: 0 to go on. */

@@ -14,7 +14,8 @@ void stls_tls_describe(struct stls_tls *tls, struct stls_tls_report *report_r) {
   report_r->group = group ? gnutls_group_get_name(group) : NULL;
   report_r->unverified = tls->verdict.message;
   if (gnutls_alpn_get_selected_protocol(tls->session, &alpn) == 0) {
-    snprintf(report_r->alpn_text, sizeof report_r->alpn_text, "%.*s", (int)alpn.size, (const char *)alpn.data);
+    snprintf(report_r->alpn_text, sizeof report_r->alpn_text, "%.*s", (int)alpn.size,
+             (const char *)alpn.data);
     report_r->alpn = report_r->alpn_text;
   }
 }
@@ -24,8 +25,8 @@ const char *stls_tls_binding(struct stls_tls *tls, struct stls_buffer *octets) {
   gnutls_datum_t binding = {NULL, 0};
   bool kept;
   if (!tls13 && !gnutls_session_ext_master_secret_status(tls->session)) return NULL;
-  if (gnutls_session_channel_binding(tls->session, tls13 ? GNUTLS_CB_TLS_EXPORTER : GNUTLS_CB_TLS_UNIQUE,
-                                     &binding) != 0) {
+  if (gnutls_session_channel_binding(
+          tls->session, tls13 ? GNUTLS_CB_TLS_EXPORTER : GNUTLS_CB_TLS_UNIQUE, &binding) != 0) {
     return NULL;
   }
   kept = stls_buffer_append(octets, (const char *)binding.data, binding.size);
@@ -40,7 +41,8 @@ const char *stls_tls_binding(struct stls_tls *tls, struct stls_buffer *octets) {
 static bool take_datum(int status, gnutls_datum_t *datum, struct stls_buffer *out) {
   bool kept;
   if (status < 0) return stls_buffer_append_char(out, '\0');
-  kept = stls_buffer_append(out, (const char *)datum->data, datum->size) && stls_buffer_append_char(out, '\0');
+  kept = stls_buffer_append(out, (const char *)datum->data, datum->size) &&
+         stls_buffer_append_char(out, '\0');
   gnutls_free(datum->data);
   return kept;
 }
@@ -62,7 +64,8 @@ static bool take_names(gnutls_x509_crt_t certificate, struct stls_buffer *out) {
     char name[1024];
     size_t size = sizeof name;
     unsigned type = 0;
-    int status = gnutls_x509_crt_get_subject_alt_name2(certificate, index, name, &size, &type, NULL);
+    int status =
+        gnutls_x509_crt_get_subject_alt_name2(certificate, index, name, &size, &type, NULL);
     if (status == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE) return true;
     if (status >= 0 && !add_name(type, name, size, out)) return false;
   }
@@ -73,10 +76,12 @@ static bool read_certificate(gnutls_x509_crt_t certificate, struct stls_certific
   size_t size = sizeof out->sha256;
   out->not_before = (double)gnutls_x509_crt_get_activation_time(certificate);
   out->not_after = (double)gnutls_x509_crt_get_expiration_time(certificate);
-  if (gnutls_x509_crt_get_fingerprint(certificate, GNUTLS_DIG_SHA256, out->sha256, &size) < 0) return false;
+  if (gnutls_x509_crt_get_fingerprint(certificate, GNUTLS_DIG_SHA256, out->sha256, &size) < 0)
+    return false;
   return take_datum(gnutls_x509_crt_get_dn3(certificate, &datum, 0), &datum, &out->subject) &&
          take_datum(gnutls_x509_crt_get_issuer_dn3(certificate, &datum, 0), &datum, &out->issuer) &&
-         take_datum(gnutls_x509_crt_export2(certificate, GNUTLS_X509_FMT_PEM, &datum), &datum, &out->pem) &&
+         take_datum(gnutls_x509_crt_export2(certificate, GNUTLS_X509_FMT_PEM, &datum), &datum,
+                    &out->pem) &&
          take_names(certificate, &out->names);
 }
 

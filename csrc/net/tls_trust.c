@@ -8,29 +8,36 @@
 #include "net/tls_parts.h"
 
 static bool fail(struct stls_error *error, const char *what, const char *where, const char *why) {
-  return stls_error_set(error, STLS_ERROR_CERTIFICATE, "connect", "can't load %s from %s: %s", what, where, why);
+  return stls_error_set(error, STLS_ERROR_CERTIFICATE, "connect", "can't load %s from %s: %s", what,
+                        where, why);
 }
 
 static bool load_system(struct stls_tls_trust *trust, struct stls_error *error) {
   int count = gnutls_certificate_set_x509_system_trust(trust->credentials);
   if (count > 0) return true;
-  fail(error, "certificate authorities", "the system's store", count < 0 ? gnutls_strerror(count) : "it is empty");
-  stls_error_hint(error, "install the system's CA certificates (Debian: ca-certificates) or give ca_file");
+  fail(error, "certificate authorities", "the system's store",
+       count < 0 ? gnutls_strerror(count) : "it is empty");
+  stls_error_hint(error,
+                  "install the system's CA certificates (Debian: ca-certificates) or give ca_file");
   return false;
 }
 
 static bool load_file(struct stls_tls_trust *trust, const char *ca_file, struct stls_error *error) {
   int count;
-  if (access(ca_file, R_OK) != 0) return fail(error, "certificate authorities", ca_file, strerror(errno));
+  if (access(ca_file, R_OK) != 0)
+    return fail(error, "certificate authorities", ca_file, strerror(errno));
   count = gnutls_certificate_set_x509_trust_file(trust->credentials, ca_file, GNUTLS_X509_FMT_PEM);
   if (count > 0) return true;
-  return fail(error, "certificate authorities", ca_file, count < 0 ? gnutls_strerror(count) : "it has none");
+  return fail(error, "certificate authorities", ca_file,
+              count < 0 ? gnutls_strerror(count) : "it has none");
 }
 
 static bool load_path(struct stls_tls_trust *trust, const char *ca_path, struct stls_error *error) {
-  int count = gnutls_certificate_set_x509_trust_dir(trust->credentials, ca_path, GNUTLS_X509_FMT_PEM);
+  int count =
+      gnutls_certificate_set_x509_trust_dir(trust->credentials, ca_path, GNUTLS_X509_FMT_PEM);
   if (count > 0) return true;
-  return fail(error, "certificate authorities", ca_path, count < 0 ? gnutls_strerror(count) : "it has none");
+  return fail(error, "certificate authorities", ca_path,
+              count < 0 ? gnutls_strerror(count) : "it has none");
 }
 
 static bool load_identity(struct stls_tls_trust *trust, const char *cert, const char *key,

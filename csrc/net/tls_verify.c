@@ -25,7 +25,8 @@ static bool is_self_signed(gnutls_x509_crt_t certificate) {
 }
 
 static bool refuse(struct stls_tls *tls, const char *why, const char *hint) {
-  stls_error_set(&tls->verdict, STLS_ERROR_CERTIFICATE, "handshake", "the certificate of %s %s", tls->name, why);
+  stls_error_set(&tls->verdict, STLS_ERROR_CERTIFICATE, "handshake", "the certificate of %s %s",
+                 tls->name, why);
   if (hint) stls_error_hint(&tls->verdict, "%s", hint);
   return false;
 }
@@ -45,7 +46,8 @@ static bool check_chain(struct stls_tls *tls, gnutls_x509_crt_t certificate, uns
     return refuse_dated(tls, "expired on", gnutls_x509_crt_get_expiration_time(certificate));
   }
   if (gnutls_x509_crt_get_activation_time(certificate) > now) {
-    return refuse_dated(tls, "is not valid before", gnutls_x509_crt_get_activation_time(certificate));
+    return refuse_dated(tls, "is not valid before",
+                        gnutls_x509_crt_get_activation_time(certificate));
   }
   if (status & GNUTLS_CERT_REVOKED) return refuse(tls, "has been revoked", NULL);
   if (status & GNUTLS_CERT_SIGNER_NOT_FOUND) {
@@ -58,12 +60,14 @@ static bool check_chain(struct stls_tls *tls, gnutls_x509_crt_t certificate, uns
   if (status & GNUTLS_CERT_INSECURE_ALGORITHM) {
     return refuse(tls, "has a key or a signature that is too weak to trust", NULL);
   }
-  if (status & GNUTLS_CERT_SIGNER_NOT_CA) return refuse(tls, "is signed by a certificate that is no authority", NULL);
+  if (status & GNUTLS_CERT_SIGNER_NOT_CA)
+    return refuse(tls, "is signed by a certificate that is no authority", NULL);
   if (status & GNUTLS_CERT_PURPOSE_MISMATCH) return refuse(tls, "is not meant for servers", NULL);
   if (status & (GNUTLS_CERT_EXPIRED | GNUTLS_CERT_NOT_ACTIVATED)) {
     return refuse(tls, "has an issuer whose own certificate is out of date", NULL);
   }
-  if (status & GNUTLS_CERT_SIGNATURE_FAILURE) return refuse(tls, "has a signature that is not right", NULL);
+  if (status & GNUTLS_CERT_SIGNATURE_FAILURE)
+    return refuse(tls, "has a signature that is not right", NULL);
   return refuse(tls, "could not be verified", NULL);
 }
 
@@ -75,7 +79,8 @@ static bool names_contain(gnutls_x509_crt_t certificate, gnutls_x509_subject_alt
     char name[1024];
     size_t size = sizeof name;
     unsigned type = 0;
-    int status = gnutls_x509_crt_get_subject_alt_name2(certificate, index, name, &size, &type, NULL);
+    int status =
+        gnutls_x509_crt_get_subject_alt_name2(certificate, index, name, &size, &type, NULL);
     if (status == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE) return false;
     if (status >= 0 && type == wanted) return true;
   }
@@ -92,7 +97,8 @@ static bool matches_address(gnutls_x509_crt_t certificate, const char *name) {
 static bool is_in_common_name(gnutls_x509_crt_t certificate, const char *name) {
   char common[256];
   size_t size = sizeof common;
-  int status = gnutls_x509_crt_get_dn_by_oid(certificate, GNUTLS_OID_X520_COMMON_NAME, 0, 0, common, &size);
+  int status =
+      gnutls_x509_crt_get_dn_by_oid(certificate, GNUTLS_OID_X520_COMMON_NAME, 0, 0, common, &size);
   return status >= 0 && strcasecmp(common, name) == 0;
 }
 
@@ -105,9 +111,12 @@ static bool check_name(struct stls_tls *tls, gnutls_x509_crt_t certificate) {
               gnutls_x509_crt_check_hostname2(certificate, tls->name, 0) != 0;
   }
   if (matches) return true;
-  if (is_in_common_name(certificate, tls->name) && !names_contain(certificate, GNUTLS_SAN_DNSNAME)) {
-    return refuse(tls, "has the name in its subject (CN) only, and lacks the subject alternative name that counts",
-                  "the server's certificate must be renewed with a subjectAltName (RFC 9525)");
+  if (is_in_common_name(certificate, tls->name) &&
+      !names_contain(certificate, GNUTLS_SAN_DNSNAME)) {
+    return refuse(
+        tls,
+        "has the name in its subject (CN) only, and lacks the subject alternative name that counts",
+        "the server's certificate must be renewed with a subjectAltName (RFC 9525)");
   }
   return refuse(tls, tls->is_address ? "is not for this address" : "is for another name",
                 "if the server is known by another name, give that as server_name");
@@ -116,7 +125,8 @@ static bool check_name(struct stls_tls *tls, gnutls_x509_crt_t certificate) {
 /* }====== */
 
 static bool is_good(struct stls_tls *tls, gnutls_session_t session) {
-  gnutls_typed_vdata_st purpose = {GNUTLS_DT_KEY_PURPOSE_OID, (unsigned char *)(uintptr_t)GNUTLS_KP_TLS_WWW_SERVER, 0};
+  gnutls_typed_vdata_st purpose = {GNUTLS_DT_KEY_PURPOSE_OID,
+                                   (unsigned char *)(uintptr_t)GNUTLS_KP_TLS_WWW_SERVER, 0};
   gnutls_x509_crt_t certificate;
   unsigned status = 0;
   bool good;

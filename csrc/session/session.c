@@ -30,7 +30,7 @@ enum phase { UNBORN, RESOLVING, DIALING, HANDSHAKING, TALKING, CLOSED };
 struct stls_session {
   struct stls_session_config config;
   struct stls_dialogue_config dialogue_config;
-  char *strings[9];              /* copies that the configuration points to */
+  char *strings[9]; /* copies that the configuration points to */
   size_t string_count;
   char host[STLS_HOSTNAME_SIZE]; /* A-labels or address */
   char name[STLS_HOSTNAME_SIZE]; /* whom the certificate must name */
@@ -42,14 +42,15 @@ struct stls_session {
   struct stls_dial *dial;
   struct stls_channel channel;
   struct stls_dialogue *dialogue;
-  struct stls_buffer binding;    /* channel binding octets */
+  struct stls_buffer binding; /* channel binding octets */
   const char *binding_type;
-  bool upgraded;                 /* by STARTTLS */
+  bool upgraded; /* by STARTTLS */
 
-  unsigned events;               /* what to wait for */
-  double progress_at;            /* when something last moved */
-  double phase_at;               /* when this phase began, for connect_timeout */
-  double begun_at;               /* when the operation began, for deadline */
+  unsigned events;    /* what to wait for */
+  bool waits;         /* the last step said WAIT */
+  double progress_at; /* when something last moved */
+  double phase_at;    /* when this phase began, for connect_timeout */
+  double begun_at;    /* when the operation began, for deadline */
   int closing[CLOSING_MAX];
   size_t closing_count;
   struct stls_error error;
@@ -74,7 +75,8 @@ static bool copy_strings(struct stls_session *session) {
          keep_string(session, &config->server_name) && keep_string(session, &config->tls_priority);
 }
 
-static void fill_dialogue_config(struct stls_session *session, const struct stls_protocol *protocol) {
+static void fill_dialogue_config(struct stls_session *session,
+                                 const struct stls_protocol *protocol) {
   const struct stls_session_config *config = &session->config;
   struct stls_dialogue_config *to = &session->dialogue_config;
   to->protocol = protocol;
@@ -169,8 +171,9 @@ void stls_session_close(struct stls_session *session, enum stls_error_kind kind)
   const char *during = session->dialogue ? stls_dialogue_phase(session->dialogue) : "connect";
   if (tls && session->dialogue && stls_dialogue_is_idle(session->dialogue)) stls_tls_goodbye(tls);
   stls_error_set(&session->error, kind, during, "%s",
-                 kind == STLS_ERROR_CANCELLED ? "the operation was cancelled, and with it the session"
-                                              : "the session is closed");
+                 kind == STLS_ERROR_CANCELLED
+                     ? "the operation was cancelled, and with it the session"
+                     : "the session is closed");
   tear_down(session);
 }
 
@@ -205,7 +208,8 @@ static double patience_ends(const struct stls_session *session) {
   const struct stls_session_config *config = &session->config;
   double at = is_connecting(session) ? session->phase_at + config->connect_timeout
                                      : session->progress_at + config->timeout;
-  if (config->deadline > 0 && session->begun_at + config->deadline < at) at = session->begun_at + config->deadline;
+  if (config->deadline > 0 && session->begun_at + config->deadline < at)
+    at = session->begun_at + config->deadline;
   return at;
 }
 
@@ -218,21 +222,26 @@ static void hint_at_port(struct stls_session *session) {
   unsigned port = session->config.port;
   if (strcmp(phase_name(session), "greeting") != 0 || session->channel.tls) return;
   if (port == 465 || port == 993 || port == 995) {
-    stls_error_hint(&session->error, "port %u speaks TLS from the first byte: use tls = \"implicit\"", port);
+    stls_error_hint(&session->error,
+                    "port %u speaks TLS from the first byte: use tls = \"implicit\"", port);
   }
 }
 
 static bool is_too_late(struct stls_session *session, double now) {
   if (now < patience_ends(session)) return false;
   if (session->phase == RESOLVING) {
-    stls_error_set(&session->error, STLS_ERROR_TIMEOUT, "connect", "looking up %s took longer than %g s",
-                   session->host, session->config.connect_timeout);
+    stls_error_set(&session->error, STLS_ERROR_TIMEOUT, "connect",
+                   "looking up %s took longer than %g s", session->host,
+                   session->config.connect_timeout);
   } else if (session->phase == DIALING) {
-    stls_error_set(&session->error, STLS_ERROR_TIMEOUT, "connect", "connecting to %s took longer than %g s",
-                   session->host, session->config.connect_timeout);
+    stls_error_set(&session->error, STLS_ERROR_TIMEOUT, "connect",
+                   "connecting to %s took longer than %g s", session->host,
+                   session->config.connect_timeout);
   } else {
-    stls_error_set(&session->error, STLS_ERROR_TIMEOUT, phase_name(session), "the server did not answer within %g s",
-                   is_connecting(session) ? session->config.connect_timeout : session->config.timeout);
+    stls_error_set(&session->error, STLS_ERROR_TIMEOUT, phase_name(session),
+                   "the server did not answer within %g s",
+                   is_connecting(session) ? session->config.connect_timeout
+                                          : session->config.timeout);
     session->error.unknown = session->dialogue && stls_dialogue_delivery_unknown(session->dialogue);
     hint_at_port(session);
   }
@@ -287,7 +296,8 @@ static void name_client(struct stls_session *session) {
   bool v6 = false;
   if (getsockname(session->channel.fd, (struct sockaddr *)&own, &len) == 0) {
     v6 = own.ss_family == AF_INET6;
-    if (v6) inet_ntop(AF_INET6, &((struct sockaddr_in6 *)(void *)&own)->sin6_addr, text, sizeof text);
+    if (v6)
+      inet_ntop(AF_INET6, &((struct sockaddr_in6 *)(void *)&own)->sin6_addr, text, sizeof text);
     else inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)&own)->sin_addr, text, sizeof text);
   }
   snprintf(session->client_name, sizeof session->client_name, "[%s%s]", v6 ? "IPv6:" : "", text);
@@ -297,15 +307,15 @@ static void name_client(struct stls_session *session) {
 /* Gives birth to a dialogue that knows nothing but the configuration and the channel. */
 static bool begin_dialogue(struct stls_session *session) {
   struct stls_tls *tls = session->channel.tls;
-  struct stls_channel_facts facts = {
-      .encrypted = tls != NULL,
-      .verified = tls && stls_tls_is_verified(tls),
-      .upgraded = session->upgraded,
-      .binding_type = session->binding_type,
-      .binding = stls_buffer_slice(&session->binding)};
+  struct stls_channel_facts facts = {.encrypted = tls != NULL,
+                                     .verified = tls && stls_tls_is_verified(tls),
+                                     .upgraded = session->upgraded,
+                                     .binding_type = session->binding_type,
+                                     .binding = stls_buffer_slice(&session->binding)};
   session->trace.encrypted = facts.encrypted;
   session->dialogue = stls_dialogue_new(&session->dialogue_config, &facts, &session->trace);
-  if (!session->dialogue) return stls_error_set(&session->error, STLS_ERROR_MEMORY, "connect", "not enough memory");
+  if (!session->dialogue)
+    return stls_error_set(&session->error, STLS_ERROR_MEMORY, "connect", "not enough memory");
   stls_dialogue_open(session->dialogue);
   enter(session, TALKING);
   return true;
@@ -340,12 +350,14 @@ static enum stls_io dial(struct stls_session *session) {
   char text[128];
   enum stls_io io = stls_dial_step(session->dial, stls_clock_now(), &session->error);
   if (io != STLS_IO_OK) return io;
-  stls_channel_init(&session->channel, stls_dial_take(session->dial, session->address, sizeof session->address));
+  stls_channel_init(&session->channel,
+                    stls_dial_take(session->dial, session->address, sizeof session->address));
   end_connecting(session);
   snprintf(text, sizeof text, "connected to %s", session->address);
   note(session, text);
   if (!session->config.client_name) name_client(session);
-  if (session->config.tls == STLS_TLS_IMPLICIT) return begin_handshake(session) ? STLS_IO_OK : STLS_IO_FAILED;
+  if (session->config.tls == STLS_TLS_IMPLICIT)
+    return begin_handshake(session) ? STLS_IO_OK : STLS_IO_FAILED;
   return begin_dialogue(session) ? STLS_IO_OK : STLS_IO_FAILED;
 }
 
@@ -444,9 +456,11 @@ static enum stls_io exchange(struct stls_session *session) {
   sent = send_output(session, &send_error);
   if (had_output && sent == STLS_IO_OK) return STLS_IO_OK;
   received = receive_input(session, &receive_error);
-  if (received == STLS_IO_FAILED) received = lose(session, sent == STLS_IO_FAILED ? &send_error : &receive_error);
+  if (received == STLS_IO_FAILED)
+    received = lose(session, sent == STLS_IO_FAILED ? &send_error : &receive_error);
   else if (received != STLS_IO_OK && sent == STLS_IO_FAILED) received = lose(session, &send_error);
-  else if (received == STLS_IO_WANT_READ && sent == STLS_IO_WANT_WRITE) received = STLS_IO_WANT_WRITE;
+  else if (received == STLS_IO_WANT_READ && sent == STLS_IO_WANT_WRITE)
+    received = STLS_IO_WANT_WRITE;
   stls_error_free(&send_error);
   stls_error_free(&receive_error);
   return received;
@@ -472,15 +486,31 @@ static enum stls_step talk(struct stls_session *session, struct stls_event *even
   }
 }
 
+/* The operation as a whole has taken too long, however busy the server keeps us. */
+static bool is_overdue(struct stls_session *session, double now) {
+  double deadline = session->config.deadline;
+  if (deadline <= 0 || now < session->begun_at + deadline) return false;
+  stls_error_set(&session->error, STLS_ERROR_TIMEOUT, phase_name(session),
+                 "the operation took longer than its deadline of %g s", deadline);
+  session->error.unknown = session->dialogue && stls_dialogue_delivery_unknown(session->dialogue);
+  return true;
+}
+
 enum stls_step stls_session_step(struct stls_session *session, struct stls_event *event_r) {
   enum stls_step step;
   enum phase phase;
+  double now = stls_clock_now();
   if (session->phase == UNBORN || session->error.kind != STLS_ERROR_NONE) return fail(session);
+  /* The time that the caller takes for itself is not the server's. */
+  if (!session->waits) session->progress_at = now;
   do { /* as long as one phase leads to another */
     phase = session->phase;
     step = is_connecting(session) ? connect_step(session) : talk(session, event_r);
   } while (step == STLS_STEP_DONE && session->phase != phase);
-  if (step == STLS_STEP_WAIT && is_too_late(session, stls_clock_now())) return fail(session);
+  session->waits = step == STLS_STEP_WAIT;
+  if (step == STLS_STEP_DONE || step == STLS_STEP_FAILED) return step;
+  if (is_overdue(session, stls_clock_now())) return fail(session);
+  if (session->waits && is_too_late(session, stls_clock_now())) return fail(session);
   return step;
 }
 

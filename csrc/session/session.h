@@ -18,23 +18,23 @@
 
 /* What the owner wants. stls_session_new copies all strings. */
 struct stls_session_config {
-  const char *protocol;     /* "smtp", "imap", "pop3" */
-  const char *host;         /* name or address; UTF-8 */
-  unsigned port;            /* 0: the protocol's, for the way on the wire */
+  const char *protocol; /* "smtp", "imap", "pop3" */
+  const char *host;     /* name or address; UTF-8 */
+  unsigned port;        /* 0: the protocol's, for the way on the wire */
   enum stls_tls_mode tls;
-  const char *client_name;  /* EHLO; NULL: the local address in brackets */
+  const char *client_name;                 /* EHLO; NULL: the local address in brackets */
   const char *user, *authzid, *mechanisms; /* see mail/dialogue.h; NULL where not given */
   bool has_password, has_token;
   enum stls_binding_policy binding;
   bool insecure_auth, insecure_no_verify;
-  const char *server_name;  /* whom the certificate must name, and SNI; NULL: host */
-  const char *tls_priority; /* GnuTLS priority string; NULL: ours */
-  bool alpn;                /* offer the protocol's registered id */
+  const char *server_name;      /* whom the certificate must name, and SNI; NULL: host */
+  const char *tls_priority;     /* GnuTLS priority string; NULL: ours */
+  bool alpn;                    /* offer the protocol's registered id */
   struct stls_tls_trust *trust; /* borrowed for the call; NULL with tls = none only */
-  bool has_certificate;     /* the trust has a client certificate */
-  double timeout;           /* seconds without progress */
-  double connect_timeout;   /* seconds for look-up and connecting, and again for the handshake */
-  double deadline;          /* seconds for one operation as a whole; 0: none */
+  bool has_certificate;         /* the trust has a client certificate */
+  double timeout;               /* seconds without progress */
+  double connect_timeout; /* seconds for look-up and connecting, and again for the handshake */
+  double deadline;        /* seconds for one operation as a whole; 0: none */
   struct stls_limits limits;
   bool trace;
 };
@@ -113,18 +113,17 @@ bool stls_session_is_closed(const struct stls_session *session);
 
 struct stls_security {
   bool encrypted, verified;
-  enum stls_tls_mode mode;     /* how it came to be encrypted: STARTTLS or IMPLICIT */
-  struct stls_tls_report tls;  /* when encrypted */
-  const char *mechanism;       /* of authentication, or NULL */
-  const char *binding;         /* channel binding used, or NULL */
+  enum stls_tls_mode mode;    /* how it came to be encrypted: STARTTLS or IMPLICIT */
+  struct stls_tls_report tls; /* when encrypted */
+  const char *mechanism;      /* of authentication, or NULL */
+  const char *binding;        /* channel binding used, or NULL */
   bool binding_refused;
 };
 
 void stls_session_security(struct stls_session *session, struct stls_security *security_r);
 
 /* The peer's certificate; see stls_tls_certificate. */
-bool stls_session_certificate(struct stls_session *session,
-                              struct stls_certificate *certificate_r);
+bool stls_session_certificate(struct stls_session *session, struct stls_certificate *certificate_r);
 
 /* Where it is connected to, as "192.0.2.1:587", or "". */
 const char *stls_session_address(const struct stls_session *session);
