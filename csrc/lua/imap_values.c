@@ -262,19 +262,23 @@ static void push_section(lua_State *L, struct stls_slice section) {
   lua_concat(L, 2);
 }
 
-/* [-0, +0] message.sections[section] = string; a streamed literal's is for the caller to fill in */
+/*
+ * [-0, +0] message.sections[section] = string. A section that does not exist (NIL) is absent
+ * there, and so is a streamed literal, which the caller fills in.
+ */
 static void set_body(lua_State *L, struct stls_slice section, Response response, size_t index) {
-  if (type_at(response, index) == STLS_IMAP_STREAMED || type_at(response, index) == STLS_IMAP_NIL)
-    return;
+  enum stls_imap_type type = type_at(response, index);
   if (lua_getfield(L, -1, "sections") != LUA_TTABLE) {
     lua_pop(L, 1);
     lua_newtable(L);
     lua_pushvalue(L, -1);
     lua_setfield(L, -3, "sections");
   }
-  push_section(L, section);
-  l_push_slice(L, stls_imap_node_text(response, index));
-  lua_rawset(L, -3);
+  if (type != STLS_IMAP_STREAMED && type != STLS_IMAP_NIL) {
+    push_section(L, section);
+    l_push_slice(L, stls_imap_node_text(response, index));
+    lua_rawset(L, -3);
+  }
   lua_pop(L, 1);
 }
 

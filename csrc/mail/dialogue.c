@@ -388,6 +388,7 @@ const char *stls_dialogue_command(struct stls_dialogue *d, const char *during,
   size_t i;
   if (d->error.kind != STLS_ERROR_NONE) return NULL;
   stls_encoder_begin(&d->encoder);
+  d->encoder.longest = d->config->protocol->longest_command;
   if (d->parser) stls_imap_begin_command(d);
   for (i = 0; i < count; i++) stls_encoder_add(&d->encoder, args[i].type, args[i].value);
   if (literal) stls_encoder_add_literal(&d->encoder, *literal);

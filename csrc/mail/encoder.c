@@ -37,6 +37,7 @@ void stls_encoder_begin(struct stls_encoder *encoder) {
   stls_buffer_shrink(&encoder->shown, 4096);
   encoder->stop_count = encoder->stop_next = 0;
   encoder->released = 0;
+  encoder->longest = 0;
   encoder->joined = true;
   encoder->refusal = NULL;
 }

@@ -46,7 +46,7 @@ struct stls_encoder {
   struct stls_buffer shown; /* the same, for the trace */
   struct stls_trace *trace; /* or NULL */
   enum stls_literal_style literals;
-  size_t longest;                   /* of a line, CRLF included; 0: no limit */
+  size_t longest; /* of this line, CRLF included; 0, as each line begins: no limit */
   size_t stops[STLS_ENCODER_STOPS]; /* offsets into the command where "+" is awaited */
   unsigned stop_count;
   unsigned stop_next;  /* the first stop not yet passed */

@@ -177,6 +177,7 @@ const struct stls_protocol stls_pop3 = {
     .upgrade_unasked = true,
     .own_login = "USER",
     .longest_auth = 255, /* RFC 2449 4 */
+    .longest_command = 255,
     .read = pop3_read,
     .ask_capabilities = ask_capabilities,
     .learn_capabilities = learn_capabilities,

@@ -30,6 +30,7 @@ struct stls_protocol {
   bool retells;             /* capabilities may change at authentication, and the OK tells them */
   const char *own_login;    /* the name of a login that isn't SASL, or NULL */
   size_t longest_auth;      /* line with an initial response, CRLF included */
+  size_t longest_command;   /* line, CRLF included; 0: no limit */
 
   enum stls_read (*read)(struct stls_dialogue *d);
   void (*ask_capabilities)(struct stls_dialogue *d);

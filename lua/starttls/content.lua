@@ -36,6 +36,13 @@ function content.source(message, what)
     :format(what, io.type(message) or type(message)), 0)
 end
 
+--- The error for a message that is too long for a string.
+function content.too_long(during, limit)
+  return errors.new { kind = "limit", during = during,
+    message = ("the message is longer than the limit of %d bytes for a string"):format(limit),
+    hint = "give a file or a function to take it, or raise limits.string" }
+end
+
 --- A sink for what the caller gave: an open file, a function, or nothing for a string.
 -- @param target  file, function or nil
 -- @param limit   octets that a string may have; beyond that the sink fails
@@ -46,11 +53,7 @@ function content.sink(target, limit)
     return function(piece)
       if not piece then return true end
       size = size + #piece
-      if size > limit then
-        return nil, errors.new { kind = "limit", during = "content",
-          message = ("the message is longer than the limit of %d bytes for a string"):format(limit),
-          hint = "give a file or a function to take it, or raise limits.string" }
-      end
+      if size > limit then return nil, content.too_long("content", limit) end
       pieces[#pieces + 1] = piece
       return true
     end, function() return table.concat(pieces) end

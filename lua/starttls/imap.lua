@@ -180,8 +180,9 @@ local function fetch_arguments(set, items, by_seq)
 end
 
 --- Whether a FETCH response answers us, or tells a change of flags that nobody asked for.
-local function answers(message, items)
+local function answers(message, items, by_seq)
   if message.sections then return true end
+  if not by_seq and not message.uid then return false end
   for _, item in ipairs(items) do
     local field = item_fields[wire_item(item)]
     if field and message[field] == nil then return false end
@@ -194,15 +195,20 @@ end
 local Gatherer = {}
 Gatherer.__index = Gatherer
 
-function Gatherer:begin(section, so_far)
+function Gatherer:begin(section, so_far, size)
   local target = self.choose and self.choose(so_far, section) or nil
+  if not target and size > self.limit then return nil, content.too_long("fetch", self.limit) end
   self.section = section
   self.take, self.result = content.sink(target, self.limit)
+  return true
 end
 
 --- A piece of a literal: to the sink that the caller chose, or into a string.
 function Gatherer:content(piece, size, offset, section, so_far)
-  if offset == 0 then self:begin(section, so_far) end
+  if offset == 0 then
+    local begun, too_long = self:begin(section, so_far, size)
+    if not begun then return nil, too_long end
+  end
   local taken, err = self.take(piece)
   if not taken then return nil, content.failure("the sink", "fetch", err) end
   if offset + #piece < size then return true end
@@ -253,14 +259,11 @@ function Imap:fetch(set, items, settings)
   local gatherer = setmetatable({ choose = settings.sink, limit = self.string_limit, sections = {} }, Gatherer)
   local ready, reply
   local handlers = {
-    content = function(_, piece, size, offset, section, so_far)
-      if so_far and gatherer.sections[section] then gatherer.sections = {} end
-      return gatherer:content(piece, size, offset, section, so_far)
-    end,
+    content = function(_, ...) return gatherer:content(...) end,
     untagged = function(_, name, number, value)
       if name ~= "FETCH" then return self:unasked(name, number, value) end
       local message = gatherer:finish(value)
-      if answers(message, items) then ready = message else self:unasked(name, number, value) end
+      if answers(message, items, settings.seq) then ready = message else self:unasked(name, number, value) end
     end,
     reply = function(_, given) reply = given end,
   }
