@@ -65,7 +65,8 @@ function content.sink(target, limit)
   elseif type(target) == "function" then
     return target, function() end
   end
-  error(("sink must be an open file or a function, not %s"):format(io.type(target) or type(target)), 0)
+  error(("sink must be an open file or a function, not %s")
+    :format(io.type(target) or type(target)), 0)
 end
 
 --- What a failed source or sink of the caller becomes.

@@ -1,8 +1,9 @@
 --- IMAP: mailboxes and messages (RFC 9051, RFC 3501).
--- May rely on starttls.session, starttls.content and starttls.error.
+-- May rely on starttls.session, starttls.arguments, starttls.content and starttls.error.
 --
 -- Messages are named by UID everywhere, by sequence number only on request.
 local session = require "starttls.session"
+local arguments = require "starttls.arguments"
 local content = require "starttls.content"
 local errors = require "starttls.error"
 
@@ -46,15 +47,16 @@ end
 
 --- Runs a command, collecting the untagged responses of one name.
 -- @param wanted  response name, or nil
+-- @param args    the command, from starttls.arguments
 -- @return the reply and the array of collected values; or nil and an error
-local function collect(self, during, wanted, ...)
+local function collect(self, during, wanted, args)
   local values = {}
   local reply, err = self:ask(during, {
     untagged = function(_, name, number, value)
       if name == wanted then values[#values + 1] = value or number
       else self:unasked(name, number, value) end
     end,
-  }, ...)
+  }, args:unpack())
   if not reply then return nil, err end
   return reply, values
 end
@@ -66,8 +68,8 @@ end
 -- @param pattern    "*" for all, "%" for one level; default "*"
 -- @return an array of { name, delimiter, flags }; or nil and an error
 function Imap:list(reference, pattern)
-  local reply, values = collect(self, "list", "LIST", "atom", "LIST", "mailbox", reference or "",
-    "mailbox", pattern or "*")
+  local args = arguments.of("LIST"):add("mailbox", reference or ""):add("mailbox", pattern or "*")
+  local reply, values = collect(self, "list", "LIST", args)
   if not reply then return nil, values end
   return values
 end
@@ -79,14 +81,10 @@ local status_items = { "MESSAGES", "UIDNEXT", "UIDVALIDITY", "UNSEEN" }
 -- @param items  names; default messages, uidnext, uidvalidity, unseen
 -- @return a table with these in lower case; or nil and an error
 function Imap:status(name, items)
-  local arguments = { "atom", "STATUS", "mailbox", name, "(", "" }
-  for _, item in ipairs(items or status_items) do
-    arguments[#arguments + 1] = "atom"
-    arguments[#arguments + 1] = item:upper()
-  end
-  arguments[#arguments + 1] = ")"
-  arguments[#arguments + 1] = ""
-  local reply, values = collect(self, "status", "STATUS", table.unpack(arguments))
+  local names = {}
+  for index, item in ipairs(items or status_items) do names[index] = item:upper() end
+  local args = arguments.of("STATUS"):add("mailbox", name):add_list("atom", names)
+  local reply, values = collect(self, "status", "STATUS", args)
   if not reply then return nil, values end
   return values[1] or {}
 end
@@ -111,9 +109,10 @@ local function open_mailbox(self, verb, name)
   self.mailbox = nil
   local reply, err = self:ask(verb:lower(), {
     untagged = function(_, response, number, value)
-      if not note_mailbox(mailbox, response, number, value) then self:unasked(response, number, value) end
+      if note_mailbox(mailbox, response, number, value) then return end
+      self:unasked(response, number, value)
     end,
-  }, "atom", verb, "mailbox", name)
+  }, arguments.of(verb):add("mailbox", name):unpack())
   if not reply then return nil, err end
   mailbox.read_only = reply.status == "READ-ONLY" or verb == "EXAMINE"
   self.mailbox = mailbox
@@ -139,7 +138,8 @@ end
 --- Names for data items (RFC 9051 6.4.5). Bodies are always peeked: \Seen stays as it is.
 local item_names = {
   uid = "UID", flags = "FLAGS", envelope = "ENVELOPE", size = "RFC822.SIZE", date = "INTERNALDATE",
-  structure = "BODYSTRUCTURE", headers = "BODY.PEEK[HEADER]", body = "BODY.PEEK[]", text = "BODY.PEEK[TEXT]",
+  structure = "BODYSTRUCTURE", headers = "BODY.PEEK[HEADER]", body = "BODY.PEEK[]",
+  text = "BODY.PEEK[TEXT]",
 }
 
 --- The fields of a message that show that a response answers an item.
@@ -156,27 +156,24 @@ end
 local function set_text(set, what)
   if math.type(set) == "integer" then return ("%d"):format(set) end
   if type(set) == "table" then return table.concat(set, ",") end
-  if type(set) ~= "string" then error(what .. ": the set must be a string, a number or an array of numbers", 0) end
-  return set
+  if type(set) == "string" then return set end
+  error(what .. ": the set must be a string, an integer or an array of integers", 0)
 end
 
-local function fetch_arguments(set, items, by_seq)
-  local arguments = {}
-  local function add(kind, value)
-    arguments[#arguments + 1] = kind
-    arguments[#arguments + 1] = value
-  end
-  if not by_seq then add("atom", "UID") end
-  add("atom", "FETCH")
-  add("set", set_text(set, "fetch"))
-  add("(", "")
-  if not by_seq then add("atom", "UID") end
+--- A command about messages: by UID unless by_seq.
+local function message_command(verb, set, by_seq)
+  local args = by_seq and arguments.of(verb) or arguments.of("UID", verb)
+  return args:add("set", set_text(set, verb:lower()))
+end
+
+local function fetch_command(set, items, by_seq)
+  local names = {}
+  if not by_seq then names[1] = "UID" end
   for _, item in ipairs(items) do
     local name = wire_item(item)
-    if by_seq or name ~= "UID" then add("raw", name) end
+    if by_seq or name ~= "UID" then names[#names + 1] = name end
   end
-  add(")", "")
-  return arguments
+  return message_command("FETCH", set, by_seq):add_list("raw", names)
 end
 
 --- Whether a FETCH response answers us, or tells a change of flags that nobody asked for.
@@ -253,17 +250,19 @@ end
 --         raises the error object, as a loop has no other way to tell; fetch_all returns it.
 function Imap:fetch(set, items, settings)
   settings = settings or {}
-  local arguments = fetch_arguments(set, items, settings.seq)
-  local operation, err = self:command("fetch", "reply", nil, table.unpack(arguments))
+  local args = fetch_command(set, items, settings.seq)
+  local operation, err = self:command("fetch", "reply", nil, args:unpack())
   if not operation then error(err, 0) end
-  local gatherer = setmetatable({ choose = settings.sink, limit = self.string_limit, sections = {} }, Gatherer)
+  local gatherer = { choose = settings.sink, limit = self.string_limit, sections = {} }
+  setmetatable(gatherer, Gatherer)
   local ready, reply
   local handlers = {
     content = function(_, ...) return gatherer:content(...) end,
     untagged = function(_, name, number, value)
       if name ~= "FETCH" then return self:unasked(name, number, value) end
       local message = gatherer:finish(value)
-      if answers(message, items, settings.seq) then ready = message else self:unasked(name, number, value) end
+      if answers(message, items, settings.seq) then ready = message
+      else self:unasked(name, number, value) end
     end,
     reply = function(_, given) reply = given end,
   }
@@ -291,10 +290,9 @@ end
 -- @return an array of messages; or nil and an error
 function Imap:fetch_all(...)
   local messages = {}
-  local arguments = table.pack(...)
-  local ok, err = pcall(function()
-    for message in self:fetch(table.unpack(arguments, 1, arguments.n)) do messages[#messages + 1] = message end
-  end)
+  local ok, err = pcall(function(...)
+    for message in self:fetch(...) do messages[#messages + 1] = message end
+  end, ...)
   if ok then return messages end
   if not errors.is(err) then error(err, 0) end
   return nil, err
@@ -309,9 +307,9 @@ end
 -- @param settings  seq = true: sequence numbers instead of UIDs
 -- @return an array of UIDs; or nil and an error
 function Imap:search(criteria, settings)
-  local arguments = { "atom", "SEARCH", "raw", criteria }
-  if not (settings and settings.seq) then table.move(arguments, 1, 4, 3); arguments[1], arguments[2] = "atom", "UID" end
-  local reply, values = collect(self, "search", "SEARCH", table.unpack(arguments))
+  local by_seq = settings and settings.seq
+  local args = by_seq and arguments.of "SEARCH" or arguments.of("UID", "SEARCH")
+  local reply, values = collect(self, "search", "SEARCH", args:add("raw", criteria))
   if not reply then return nil, values end
   local found = {}
   for _, numbers in ipairs(values) do table.move(numbers, 1, #numbers, #found + 1, found) end
@@ -330,19 +328,9 @@ function Imap:store(set, change, settings)
   elseif change.remove then item, flags = "-FLAGS", change.remove
   elseif change.replace then item, flags = "FLAGS", change.replace
   else error("store: the change must be add, remove or replace", 0) end
-  local arguments = {}
-  if not settings.seq then arguments = { "atom", "UID" } end
-  for _, value in ipairs { "atom", "STORE", "set", set_text(set, "store"),
-    "atom", settings.silent and item .. ".SILENT" or item, "(", "" } do
-    arguments[#arguments + 1] = value
-  end
-  for _, flag in ipairs(flags) do
-    arguments[#arguments + 1] = "flag"
-    arguments[#arguments + 1] = flag
-  end
-  arguments[#arguments + 1] = ")"
-  arguments[#arguments + 1] = ""
-  local reply, values = collect(self, "store", "FETCH", table.unpack(arguments))
+  if settings.silent then item = item .. ".SILENT" end
+  local args = message_command("STORE", set, settings.seq):add("atom", item):add_list("flag", flags)
+  local reply, values = collect(self, "store", "FETCH", args)
   if not reply then return nil, values end
   return values
 end
@@ -351,7 +339,7 @@ end
 -- @return the reply, whose `arguments` are those of COPYUID where the server has UIDPLUS;
 --         or nil and an error
 function Imap:copy(set, mailbox)
-  return (collect(self, "copy", nil, "atom", "UID", "atom", "COPY", "set", set_text(set, "copy"), "mailbox", mailbox))
+  return (collect(self, "copy", nil, message_command("COPY", set):add("mailbox", mailbox)))
 end
 
 --- Removes the messages that have the flag \Deleted (RFC 9051 6.4.3).
@@ -359,20 +347,20 @@ end
 -- @return an array of the sequence numbers that went, as the server told them; or nil and an error
 function Imap:expunge(set)
   local gone = {}
-  local arguments = { "atom", "EXPUNGE" }
+  local args = arguments.of "EXPUNGE"
   if set then
     if not (self:has "UIDPLUS" or self:has "IMAP4rev2") then
       return nil, errors.new { kind = "unsupported", during = "expunge",
         message = "the server can't expunge by UID: it lacks UIDPLUS" }
     end
-    arguments = { "atom", "UID", "atom", "EXPUNGE", "set", set_text(set, "expunge") }
+    args = message_command("EXPUNGE", set)
   end
   local reply, err = self:ask("expunge", {
     untagged = function(_, name, number, value)
       if name == "EXPUNGE" then gone[#gone + 1] = number end
       self:unasked(name, number, value)
     end,
-  }, table.unpack(arguments))
+  }, args:unpack())
   if not reply then return nil, err end
   return gone
 end
@@ -395,19 +383,11 @@ function Imap:append(mailbox, message, settings)
     return nil, errors.new { kind = "unsupported", during = "append",
       message = "the message has a NUL octet, which IMAP can't carry here" }
   end
-  local arguments = { "atom", "APPEND", "mailbox", mailbox }
-  local function add(kind, value)
-    arguments[#arguments + 1] = kind
-    arguments[#arguments + 1] = value
-  end
-  if settings.flags then
-    add("(", "")
-    for _, flag in ipairs(settings.flags) do add("flag", flag) end
-    add(")", "")
-  end
-  if settings.date then add("string", append_date(settings.date)) end
+  local args = arguments.of("APPEND"):add("mailbox", mailbox)
+  if settings.flags then args:add_list("flag", settings.flags) end
+  if settings.date then args:add("string", append_date(settings.date)) end
   local reply
-  local operation, why = self:command("append", "reply", size, table.unpack(arguments))
+  local operation, why = self:command("append", "reply", size, args:unpack())
   local done, err = self:run(operation, {
     want_content = session.feeder(source, "append"),
     reply = function(_, given) reply = given end,
@@ -424,7 +404,7 @@ end
 
 --- Does nothing, and lets the server tell what has changed (NOOP).
 function Imap:noop()
-  return (collect(self, "noop", nil, "atom", "NOOP"))
+  return (collect(self, "noop", nil, arguments.of "NOOP"))
 end
 
 --- Says goodbye, waits for the answer and closes (LOGOUT).

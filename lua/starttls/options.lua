@@ -75,7 +75,9 @@ end
 
 local function check_credentials(given, tls)
   local has = given.password ~= nil or given.token ~= nil
-  if given.password ~= nil and not given.user then misuse("option 'password' needs option 'user'") end
+  if given.password ~= nil and not given.user then
+    misuse("option 'password' needs option 'user'")
+  end
   if given.user and not has and not given.sasl and not given.client_cert then
     misuse("option 'user' needs a password, a token, or a mechanism named in 'sasl'")
   end
@@ -90,8 +92,9 @@ local function check_credentials(given, tls)
       .. "or accept that anybody on the way can read them with insecure_auth = true")
   end
   if given.insecure_no_verify then
-    misuse("credentials are not sent to a server whose certificate is not verified: give its authority "
-      .. "as ca_file, or accept that anybody on the way can take them with insecure_auth = true")
+    misuse("credentials are not sent to a server whose certificate is not verified: give its "
+      .. "authority as ca_file, or accept that anybody on the way can take them "
+      .. "with insecure_auth = true")
   end
 end
 
@@ -102,7 +105,8 @@ end
 --- Copies what the core reads as it is.
 local copied = {
   "host", "port", "user", "authzid", "channel_binding", "timeout", "connect_timeout", "deadline",
-  "server_name", "tls_priority", "loop", "limits", "insecure_auth", "insecure_no_verify", "client_name",
+  "server_name", "tls_priority", "loop", "limits", "insecure_auth", "insecure_no_verify",
+  "client_name",
 }
 
 --- Checks the options given to connect() and makes what starttls.core.new takes.
@@ -117,7 +121,9 @@ function options.check(protocol, given, extra)
   if not given.host then misuse("option 'host' is missing") end
   if given.limits then check_limits(given.limits) end
   if given.loop then check_loop(given.loop) end
-  if given.client_key and not given.client_cert then misuse("option 'client_key' needs option 'client_cert'") end
+  if given.client_key and not given.client_cert then
+    misuse("option 'client_key' needs option 'client_cert'")
+  end
   local tls = default_tls(given)
   check_credentials(given, tls)
   local config = {

@@ -18,8 +18,8 @@ function pop3.connect(given)
 end
 
 local function check_number(n, what)
-  if math.type(n) ~= "integer" or n < 1 then error(what .. ": the message number must be a positive integer", 0) end
-  return ("%d"):format(n)
+  if math.type(n) == "integer" and n > 0 then return ("%d"):format(n) end
+  error(what .. ": the message number must be a positive integer", 0)
 end
 
 local function malformed(during, text)
@@ -117,8 +117,11 @@ end
 -- @param sink   as in retr
 function Pop3:top(n, lines, sink)
   local count = lines or 0
-  if math.type(count) ~= "integer" or count < 0 then error("top: the number of lines must be an integer", 0) end
-  return ask_content(self, "top", sink, "atom", "TOP", "number", check_number(n, "top"), "number", ("%d"):format(count))
+  if math.type(count) ~= "integer" or count < 0 then
+    error("top: the number of lines must be an integer that is not negative", 0)
+  end
+  return ask_content(self, "top", sink, "atom", "TOP", "number", check_number(n, "top"),
+    "number", ("%d"):format(count))
 end
 
 --- Marks a message to be deleted when quit() succeeds.

@@ -36,7 +36,8 @@ local function give_credential(self, operation, given, which)
   if type(value) ~= "string" then
     self.core:close()
     return nil, errors.new { kind = "auth", during = "auth",
-      message = ("the function for the %s gave none: %s"):format(which, tostring(err or type(value))) }
+      message = ("the function for the %s gave none: %s")
+        :format(which, tostring(err or type(value))) }
   end
   operation:credential(value)
   return true
@@ -59,7 +60,9 @@ function session.connect(class, given, extra)
   self.core = core.new(config)
   local done
   done, err = self:run(self.core:open(), {
-    want_credential = function(operation, which) return give_credential(self, operation, given, which) end,
+    want_credential = function(operation, which)
+      return give_credential(self, operation, given, which)
+    end,
   })
   if not done then
     self.core:close()
@@ -136,7 +139,7 @@ end
 --- The reply, or nil and an error when it is a refusal.
 function Session.judge(_, during, reply)
   if reply.class == "positive" or reply.class == "continue" then return reply end
-  return nil, errors.from_reply("rejected", during, ("the server refuses %s"):format(during:upper()), reply)
+  return nil, errors.from_reply("rejected", during, "the server refuses " .. during:upper(), reply)
 end
 
 --- Feeds a source to an operation that wants content.
@@ -225,7 +228,8 @@ function Session:describe()
   if self.core and self.core:is_open() then
     state = self.secure and self.secure.version or "clear text"
   end
-  return ("starttls.%s: %s:%d (%s)"):format(self.protocol, self.host, self.core and self.core:port() or 0, state)
+  local port = self.core and self.core:port() or 0
+  return ("starttls.%s: %s:%d (%s)"):format(self.protocol, self.host, port, state)
 end
 
 return session

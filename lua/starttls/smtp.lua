@@ -1,6 +1,7 @@
 --- SMTP submission: connect, send, and the smaller commands (RFC 5321, RFC 6409).
--- May rely on starttls.session, starttls.content and starttls.error.
+-- May rely on starttls.session, starttls.arguments, starttls.content and starttls.error.
 local session = require "starttls.session"
+local arguments = require "starttls.arguments"
 local content = require "starttls.content"
 local errors = require "starttls.error"
 
@@ -26,7 +27,9 @@ local function check_envelope(envelope)
   for name in pairs(envelope) do
     if not known[name] then error(("send: unknown field '%s'"):format(tostring(name)), 0) end
   end
-  if type(envelope.from) ~= "string" then error("send: 'from' must be an address, or \"\" for none", 0) end
+  if type(envelope.from) ~= "string" then
+    error("send: 'from' must be an address, or \"\" for none", 0)
+  end
   local to = as_list(envelope.to)
   if #to == 0 then error("send: 'to' is empty", 0) end
   return to
@@ -66,7 +69,8 @@ local function mail_parameters(self, envelope, to, size)
   if size and offered then
     if limit > 0 and size > limit then
       return nil, errors.new { kind = "rejected", during = "mail",
-        message = ("the message has %d octets, and the server takes at most %d"):format(size, limit) }
+        message = ("the message has %d octets, and the server takes at most %d")
+          :format(size, limit) }
     end
     params[#params + 1] = ("SIZE=%d"):format(size)
   end
@@ -96,7 +100,8 @@ local function refusal(result, reply)
   if first and #result.accepted == 0 then
     err = errors.from_reply("rejected", "rcpt",
       #result.rejected == 1 and ("the server refuses the recipient %s"):format(first.address)
-        or ("the server refuses all %d recipients; the first, %s"):format(#result.rejected, first.address),
+        or ("the server refuses all %d recipients; the first, %s")
+          :format(#result.rejected, first.address),
       { code = first.code, status = first.status, text = first.text,
         class = first.temporary and "transient" or "permanent" })
   else
@@ -120,13 +125,10 @@ function Smtp:send(envelope)
   if not drained then return nil, drain_error end
   local params, why = mail_parameters(self, envelope, to, size_of(envelope.message))
   if not params then return nil, why end
-  local arguments = { "atom", "MAIL", "keyword", "FROM:", "path", envelope.from }
-  for _, param in ipairs(params) do
-    arguments[#arguments + 1] = "atom"
-    arguments[#arguments + 1] = param
-  end
+  local args = arguments.of("MAIL"):add("keyword", "FROM:"):add("path", envelope.from)
+  for _, param in ipairs(params) do args:add("atom", param) end
   local result = { accepted = {}, rejected = {} }
-  local operation, refused = self.core:transaction(to, table.unpack(arguments))
+  local operation, refused = self.core:transaction(to, args:unpack())
   local done, err = self:run(operation, {
     recipient = function(_, index, reply)
       if reply.class == "positive" then table.insert(result.accepted, to[index])
@@ -139,7 +141,9 @@ function Smtp:send(envelope)
     if errors.is(err) and #result.rejected > 0 then err.rejected = result.rejected end
     return nil, err
   end
-  if #result.accepted == 0 or result.reply.class ~= "positive" then return refusal(result, result.reply) end
+  if #result.accepted == 0 or result.reply.class ~= "positive" then
+    return refusal(result, result.reply)
+  end
   return result
 end
 

@@ -1,0 +1,40 @@
+--- The typed arguments of a command, in the flat form that starttls.core takes:
+-- type, value, type, value ... The types are those of csrc/mail/encoder.h.
+-- May rely on nothing.
+local Arguments = {}
+Arguments.__index = Arguments
+
+local arguments = {}
+
+--- Begins with a command's words.
+-- @param ...  the words: "UID", "FETCH"
+function arguments.of(...)
+  local self = setmetatable({}, Arguments)
+  for _, word in ipairs { ... } do self:add("atom", word) end
+  return self
+end
+
+--- Adds one argument.
+-- @param type   "atom", "mailbox", "set", ...
+-- @param value  a string
+-- @return itself
+function Arguments:add(type, value)
+  self[#self + 1] = type
+  self[#self + 1] = value
+  return self
+end
+
+--- Adds a list in parentheses, of arguments of one type.
+-- @return itself
+function Arguments:add_list(type, values)
+  self:add("(", "")
+  for _, value in ipairs(values) do self:add(type, value) end
+  return self:add(")", "")
+end
+
+--- All of it, as arguments of a call.
+function Arguments:unpack()
+  return table.unpack(self)
+end
+
+return arguments
