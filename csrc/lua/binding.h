@@ -40,7 +40,9 @@ struct l_session {
 enum { UV_SESSION = 1 };
 
 struct l_operation {
-  struct l_session *session; /* NULL once it is over */
+  struct l_session *session;   /* NULL once it is over */
+  struct stls_buffer gathered; /* a literal that comes in pieces and is wanted whole */
+  uint64_t gather_limit;       /* literals up to this size are; 0: none */
 };
 
 /* session.c: [-0, +0] the session at `index`; raises for anything else. */

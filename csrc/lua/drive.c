@@ -130,7 +130,8 @@ static int push_untagged(lua_State *L, const struct stls_imap_response *response
   if (response->has_number) lua_pushinteger(L, response->number);
   else lua_pushnil(L);
   l_push_response(L, response);
-  return 4;
+  lua_pushinteger(L, (lua_Integer)response->size);
+  return 5;
 }
 
 static int push_event(lua_State *L, const struct stls_event *event) {
@@ -152,6 +153,31 @@ static int push_event(lua_State *L, const struct stls_event *event) {
     case STLS_EVENT_UNTAGGED: return push_untagged(L, event->response);
   }
   return luaL_error(L, "unknown event");
+}
+
+/*
+ * Keeps a piece of a literal that is wanted whole. True while more of it is to
+ * come; else the event holds all of it. Copying once into room of the right size
+ * is cheaper than Lua strings for the pieces.
+ */
+static bool gather(lua_State *L, struct l_operation *operation, struct stls_event *event) {
+  struct stls_buffer *gathered = &operation->gathered;
+  bool complete = event->offset + event->text.len == event->size;
+  if (event->size > operation->gather_limit || event->text.len == event->size) return false;
+  if (event->offset == 0) {
+    stls_buffer_clear(gathered);
+    stls_buffer_reserve(gathered, (size_t)event->size);
+  }
+  if (!stls_buffer_append_slice(gathered, event->text)) luaL_error(L, "not enough memory");
+  if (!complete) return true;
+  event->text = stls_buffer_slice(gathered);
+  event->offset = 0;
+  return false;
+}
+
+static bool is_gathering(lua_State *L, struct l_session *session, struct l_operation *operation) {
+  return session->step == STLS_STEP_CARE && session->event.type == STLS_EVENT_CONTENT &&
+         gather(L, operation, &session->event);
 }
 
 static int push_step(lua_State *L, struct l_session *session, struct l_operation *operation) {
@@ -196,15 +222,16 @@ static int drive(lua_State *L) {
     session->has_step = session->step != STLS_STEP_WAIT;
     l_close_descriptors(L, 2);
     if (stls_session_trace(session->session)->first) return push_trace_event(L, session->session);
-    if (session->has_step) return push_step(L, session, operation);
-    wait_for_progress(L, session);
+    if (!session->has_step) wait_for_progress(L, session);
+    else if (is_gathering(L, session, operation)) session->has_step = false;
+    else return push_step(L, session, operation);
   }
 }
 
 /*
  * op:next() -> "reply", reply | "recipient", index, reply | "line", text
  *            | "content", piece [, size, offset, section [, message so far]]
- *            | "untagged", name, number, value | "want_content"
+ *            | "untagged", name, number, value, octets | "want_content"
  *            | "want_credential", "password" or "token" | "trace", event | "done"
  *            | nil, error
  * Waits until there is something to say. After "done" and nil the operation is over.
@@ -215,5 +242,6 @@ int l_operation_next(lua_State *L) {
   if (!operation->session) return luaL_error(L, "the operation is over");
   if (operation->session->waiting) return luaL_error(L, "the operation is waited for already");
   lua_getiuservalue(L, 1, UV_SESSION);
+  if (operation->session->session) stls_session_resumed(operation->session->session);
   return drive(L);
 }

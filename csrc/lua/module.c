@@ -3,6 +3,7 @@
  * Floor 4: may rely on all floors below and on Lua 5.4.
  */
 #include "lua/binding.h"
+#include "mail/content.h"
 
 void l_open_session(lua_State *L);
 void l_open_operation(lua_State *L);
@@ -16,7 +17,16 @@ static int trust_gc(lua_State *L) {
   return 0;
 }
 
-static const luaL_Reg functions[] = {{"new", l_session_new}, {"trust", l_trust_new}, {NULL, NULL}};
+/* core.is_8bit(text) -> whether any octet is above 127 */
+static int is_8bit(lua_State *L) {
+  size_t len;
+  const char *text = luaL_checklstring(L, 1, &len);
+  lua_pushboolean(L, stls_content_is_8bit(stls_slice(text, len)));
+  return 1;
+}
+
+static const luaL_Reg functions[] = {
+    {"new", l_session_new}, {"trust", l_trust_new}, {"is_8bit", is_8bit}, {NULL, NULL}};
 
 int luaopen_starttls_core(lua_State *L) {
   l_open_session(L);

@@ -20,6 +20,8 @@ void l_push_operation(lua_State *L, int index) {
   index = lua_absindex(L, index);
   operation = lua_newuserdatauv(L, sizeof *operation, 1);
   operation->session = NULL;
+  operation->gather_limit = 0;
+  stls_buffer_init(&operation->gathered, 0);
   luaL_setmetatable(L, STLS_OPERATION);
   lua_pushvalue(L, index);
   lua_setiuservalue(L, -2, UV_SESSION);
@@ -31,6 +33,7 @@ void l_push_operation(lua_State *L, int index) {
 void l_end_operation(struct l_operation *operation, bool complete) {
   struct l_session *session = operation->session;
   struct stls_dialogue *dialogue;
+  stls_buffer_free(&operation->gathered);
   if (!session) return;
   operation->session = NULL;
   session->operation = NULL;
@@ -86,11 +89,18 @@ static int operation_credential(lua_State *L) {
   return 0;
 }
 
-static const luaL_Reg methods[] = {{"next", l_operation_next},
-                                   {"content", operation_content},
-                                   {"content_end", operation_content_end},
-                                   {"credential", operation_credential},
-                                   {NULL, NULL}};
+/* op:gather(limit): literals of up to `limit` octets come as one piece from now on. */
+static int operation_gather(lua_State *L) {
+  struct l_operation *operation = luaL_checkudata(L, 1, STLS_OPERATION);
+  lua_Integer limit = luaL_checkinteger(L, 2);
+  operation->gather_limit = limit > 0 ? (uint64_t)limit : 0;
+  return 0;
+}
+
+static const luaL_Reg methods[] = {
+    {"next", l_operation_next},           {"gather", operation_gather},
+    {"content", operation_content},       {"content_end", operation_content_end},
+    {"credential", operation_credential}, {NULL, NULL}};
 
 void l_open_operation(lua_State *L) {
   luaL_newmetatable(L, STLS_OPERATION);

@@ -77,7 +77,7 @@ static struct stls_arg *check_args(lua_State *L, int first, size_t *count_r) {
   for (i = 0; i < (int)count; i++) {
     size_t len;
     const char *type = luaL_checkstring(L, first + 2 * i);
-    const char *value = luaL_checklstring(L, first + 2 * i + 1, &len);
+    const char *value = luaL_checklstring(L, first + 2 * i + 1, &len); /* the roof sees to it */
     if (!stls_arg_type_named(type, &args[i].type))
       luaL_error(L, "unknown type of argument '%s'", type);
     args[i].value = stls_slice(value, len);
@@ -86,9 +86,11 @@ static struct stls_arg *check_args(lua_State *L, int first, size_t *count_r) {
   return args;
 }
 
-/* Raises what the encoder refused; nothing was sent. */
-static void check_refusal(lua_State *L, const char *refusal) {
-  if (refusal) luaL_error(L, "%s", refusal);
+/* Raises what the encoder refused; nothing was sent. The place in our own files is of no use. */
+static void check_refusal(lua_State *L, const char *during, const char *refusal) {
+  if (!refusal) return;
+  lua_pushfstring(L, "%s: %s", during, refusal);
+  lua_error(L);
 }
 
 /*
@@ -111,7 +113,7 @@ static int session_command(lua_State *L) {
   refusal = stls_dialogue_command(stls_session_dialogue(session->session), during, args, count,
                                   form, has_literal ? &literal : NULL);
   if (refusal) l_end_operation(lua_touserdata(L, -1), true);
-  check_refusal(L, refusal);
+  check_refusal(L, during, refusal);
   stls_session_begun(session->session);
   return 1;
 }
@@ -124,7 +126,7 @@ static struct stls_arg *check_recipients(lua_State *L, int index, size_t *count_
     size_t len;
     const char *path;
     lua_geti(L, index, (lua_Integer)i + 1);
-    if (lua_type(L, -1) != LUA_TSTRING) luaL_error(L, "recipients must be strings");
+    if (lua_type(L, -1) != LUA_TSTRING) check_refusal(L, "send", "recipients must be strings");
     path = lua_tolstring(L, -1, &len); /* the table keeps it alive */
     args[i].type = STLS_ARG_PATH;
     args[i].value = stls_slice(path, len);
@@ -153,7 +155,7 @@ static int session_transaction(lua_State *L) {
   refusal = stls_dialogue_transaction(stls_session_dialogue(session->session), mail, mail_count,
                                       recipients, recipient_count);
   if (refusal) l_end_operation(lua_touserdata(L, -1), true);
-  check_refusal(L, refusal);
+  check_refusal(L, "send", refusal);
   stls_session_begun(session->session);
   return 1;
 }

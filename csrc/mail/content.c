@@ -15,37 +15,60 @@ static void end_line(struct stls_content_encoder *encoder, struct stls_buffer *o
   encoder->line_start = true;
 }
 
-/* The length of the line's text: up to CR, LF or the end of the piece. */
-static size_t text_length(struct stls_slice piece) {
-  const char *lf = memchr(piece.ptr, '\n', piece.len);
-  size_t len = lf ? (size_t)(lf - piece.ptr) : piece.len;
-  const char *cr = memchr(piece.ptr, '\r', len);
-  return cr ? (size_t)(cr - piece.ptr) : len;
+/*
+ * How much of the piece can go out as it is: text up to the first CR or LF that is
+ * not half of a CRLF, the first dot to be stuffed, or the end. Whole lines are
+ * taken in one go, as most sources have nothing to change.
+ */
+static size_t clean_length(const struct stls_content_encoder *encoder, struct stls_slice piece) {
+  size_t line = 0; /* where the line being looked at begins */
+  bool line_start = encoder->line_start;
+  for (;;) {
+    const char *start = piece.ptr + line, *cr, *end = piece.ptr + piece.len;
+    const char *lf = memchr(start, '\n', (size_t)(end - start));
+    if (start == end || (line_start && encoder->dots && *start == '.')) return line;
+    cr = memchr(start, '\r', (size_t)((lf ? lf : end) - start));
+    if (!lf || !cr || cr + 1 != lf) {
+      return (size_t)((cr ? cr : lf ? lf : end) - piece.ptr);
+    }
+    line = (size_t)(lf - piece.ptr) + 1;
+    line_start = true;
+  }
 }
 
-static void encode_text(struct stls_content_encoder *encoder, struct stls_slice text,
-                        struct stls_buffer *out) {
-  if (encoder->line_start && encoder->dots && text.ptr[0] == '.') stls_buffer_append_char(out, '.');
-  encoder->line_start = false;
-  stls_buffer_append_slice(out, text);
+/* Writes `len` bytes that need no change; what they end in tells where the next one stands. */
+static void encode_clean(struct stls_content_encoder *encoder, struct stls_slice piece, size_t len,
+                         struct stls_buffer *out) {
+  stls_buffer_append(out, piece.ptr, len);
+  encoder->line_start = piece.ptr[len - 1] == '\n';
+}
+
+/* Writes the one byte that does need a change. */
+static void encode_odd(struct stls_content_encoder *encoder, char c, struct stls_buffer *out) {
+  if (c == '\r') {
+    encoder->after_cr = true;
+  } else if (c == '\n') {
+    end_line(encoder, out);
+  } else {
+    stls_buffer_append_text(out, "..");
+    encoder->line_start = false;
+  }
 }
 
 bool stls_content_encode(struct stls_content_encoder *encoder, struct stls_slice piece,
                          struct stls_buffer *out) {
   while (piece.len > 0) {
     size_t len;
-    if (encoder->after_cr) {
-      bool crlf = piece.ptr[0] == '\n';
+    if (encoder->after_cr) { /* a line end, whether or not LF follows */
       end_line(encoder, out);
-      if (crlf) piece = stls_slice_from(piece, 1);
+      if (piece.ptr[0] == '\n') piece = stls_slice_from(piece, 1);
       continue;
     }
-    len = text_length(piece);
-    if (len > 0) encode_text(encoder, stls_slice(piece.ptr, len), out);
+    len = clean_length(encoder, piece);
+    if (len > 0) encode_clean(encoder, piece, len, out);
     piece = stls_slice_from(piece, len);
     if (piece.len == 0) break;
-    if (piece.ptr[0] == '\r') encoder->after_cr = true;
-    else end_line(encoder, out);
+    encode_odd(encoder, piece.ptr[0], out);
     piece = stls_slice_from(piece, 1);
   }
   return out->failure == STLS_BUFFER_OK;
@@ -54,6 +77,19 @@ bool stls_content_encode(struct stls_content_encoder *encoder, struct stls_slice
 bool stls_content_encode_end(struct stls_content_encoder *encoder, struct stls_buffer *out) {
   if (encoder->after_cr || !encoder->line_start) end_line(encoder, out);
   return out->failure == STLS_BUFFER_OK;
+}
+
+bool stls_content_is_8bit(struct stls_slice text) {
+  uint64_t word;
+  size_t i = 0;
+  for (; i + sizeof word <= text.len; i += sizeof word) {
+    memcpy(&word, text.ptr + i, sizeof word);
+    if (word & UINT64_C(0x8080808080808080)) return true;
+  }
+  for (; i < text.len; i++) {
+    if ((unsigned char)text.ptr[i] > 0x7f) return true;
+  }
+  return false;
 }
 
 void stls_content_decoder_init(struct stls_content_decoder *decoder) {

@@ -29,6 +29,9 @@ bool stls_content_encode(struct stls_content_encoder *encoder, struct stls_slice
 /* Ends it: the last line is ended if it was not; the final dot line is the caller's. */
 bool stls_content_encode_end(struct stls_content_encoder *encoder, struct stls_buffer *out);
 
+/* Whether any octet is above 127: the message needs 8BITMIME (RFC 6152). */
+bool stls_content_is_8bit(struct stls_slice text);
+
 enum stls_content_state {
   STLS_CONTENT_LINE_START,
   STLS_CONTENT_DOT,    /* a dot at a line's start: stuffed, or the end */

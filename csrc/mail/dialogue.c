@@ -41,7 +41,7 @@ struct stls_dialogue *stls_dialogue_new(const struct stls_dialogue_config *confi
   d->output.wipes = true;
   stls_capabilities_init(&d->capabilities, config->limits.line);
   stls_encoder_init(&d->encoder, trace && trace->on ? trace : NULL);
-  stls_buffer_init(&d->reply.text, config->limits.line);
+  stls_buffer_init(&d->reply.text, config->limits.reply);
   stls_buffer_init(&d->login.held, 0);
   d->login.held.wipes = true;
   stls_buffer_init(&d->login.sent, 0);
@@ -114,7 +114,7 @@ bool stls_dialogue_may_drain(const struct stls_dialogue *d) {
 }
 
 bool stls_dialogue_delivery_unknown(const struct stls_dialogue *d) {
-  return d->awaits_delivery;
+  return d->awaits_delivery && stls_buffer_length(&d->output) == 0;
 }
 
 /* {====== Failing ====== */
@@ -160,11 +160,12 @@ bool stls_dialogue_fail_buffer(struct stls_dialogue *d, const struct stls_buffer
 }
 
 void stls_dialogue_input_ended(struct stls_dialogue *d, bool clean) {
-  if (d->form == STLS_ANSWER_GOODBYE && d->want != STLS_NEED_NOTHING && d->table != NULL) {
+  if (d->form == STLS_ANSWER_GOODBYE && d->want != STLS_NEED_NOTHING &&
+      !d->config->protocol->goodbye_counts) {
     stls_dialogue_finish(d);
     return;
   }
-  if (d->awaits_delivery) {
+  if (stls_dialogue_delivery_unknown(d)) {
     stls_dialogue_fail(d, STLS_ERROR_CLOSED,
                        "the connection was lost after the message's end and before the server's "
                        "answer: whether it will be delivered is unknown");
@@ -261,7 +262,9 @@ enum stls_need stls_dialogue_next(struct stls_dialogue *d, struct stls_event *ev
     if (d->want != STLS_NEED_INPUT && d->want != STLS_NEED_CONTENT) return d->want;
     switch (d->config->protocol->read(d)) {
       case STLS_READ_MORE: return need_more(d);
-      case STLS_READ_REPLY: react(d, d->reply.class); break;
+      case STLS_READ_REPLY:
+        if (d->error.kind == STLS_ERROR_NONE) react(d, d->reply.class);
+        break;
       case STLS_READ_EVENT: d->has_event = true; break;
       case STLS_READ_FAILED: break;
     }

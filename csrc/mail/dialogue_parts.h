@@ -70,6 +70,7 @@ struct stls_dialogue {
   bool awaits_delivery; /* the final dot is sent, its answer has not come */
 
   bool reading_lines; /* POP3: in the lines or content of an answer */
+  size_t listed;      /* POP3: bytes of the list so far, against limits.reply */
   bool reply_started; /* SMTP: in a reply of several lines */
   size_t scanned;     /* input bytes known to hold no line end */
 

@@ -98,8 +98,8 @@ static const char *path_refusal(struct stls_slice path) {
     if (quoted && c == '\\' && i + 1 < path.len) i++;
     else if (c == '"') quoted = !quoted;
     else if ((unsigned char)c < ' ' || c == 0x7f) return "address has a control character";
-    else if (!quoted && strchr(" <>()", c))
-      return "address has a blank or bracket outside of quotes";
+    else if (!quoted && strchr(" <>()\\", c))
+      return "address has a blank, bracket or backslash outside of quotes";
     else if (!quoted && c == '@') at = i;
   }
   if (quoted) return "address has an unfinished quoted string";
@@ -110,6 +110,21 @@ static const char *path_refusal(struct stls_slice path) {
   return NULL;
 }
 
+/* "{5}" at a line's end announces a literal, to which what we say next would fall prey. */
+static bool announces_literal(struct stls_slice value) {
+  size_t at = value.len;
+  if (at == 0 || value.ptr[--at] != '}') return false;
+  if (at > 0 && (value.ptr[at - 1] == '+' || value.ptr[at - 1] == '-')) at--;
+  while (at > 0 && stls_is_digit(value.ptr[at - 1])) at--;
+  return at > 0 && value.ptr[at - 1] == '{';
+}
+
+static const char *raw_refusal(struct stls_slice value) {
+  if (value.len == 0 || !is_printable(value, ' '))
+    return "item is empty or has a character outside of printable ASCII";
+  return announces_literal(value) ? "item ends in what announces a literal" : NULL;
+}
+
 static const char *refusal_of(enum stls_arg_type type, struct stls_slice value) {
   switch (type) {
     case STLS_ARG_ATOM:
@@ -118,10 +133,7 @@ static const char *refusal_of(enum stls_arg_type type, struct stls_slice value) 
                  ? NULL
                  : "word is empty or has a character that words can't have";
     case STLS_ARG_TEXT: return has_line_breaker(value) ? "text has a CR, LF or NUL" : NULL;
-    case STLS_ARG_RAW:
-      return value.len > 0 && is_printable(value, ' ')
-                 ? NULL
-                 : "item is empty or has a character outside of printable ASCII";
+    case STLS_ARG_RAW: return raw_refusal(value);
     case STLS_ARG_PATH: return path_refusal(value);
     case STLS_ARG_XTEXT: return has_line_breaker(value) ? "parameter has a CR, LF or NUL" : NULL;
     case STLS_ARG_NUMBER:

@@ -37,8 +37,13 @@ static void fill_reply(struct stls_dialogue *d, const struct stls_imap_response 
   for (c = reply->status; *c; c++) *c = stls_upper(*c);
   reply->class = response->kind == STLS_IMAP_CONTINUE ? STLS_ON_CONTINUE
                                                       : class_of(response->name, reply->status);
-  if (!stls_reply_add_line(reply, response->text))
-    stls_dialogue_fail_buffer(d, &reply->text, "line");
+  if (response->text.len > d->config->limits.line) {
+    stls_dialogue_fail(d, STLS_ERROR_LIMIT,
+                       "the server's line is longer than the limit of %zu bytes",
+                       d->config->limits.line);
+  } else if (!stls_reply_add_line(reply, response->text)) {
+    stls_dialogue_fail_buffer(d, &reply->text, "reply");
+  }
 }
 
 /* "AUTH=PLAIN" stays one word. `from`: the first node that is a capability. */

@@ -274,10 +274,12 @@ static size_t lex_text_start(struct stls_imap_parser *parser, struct stls_slice 
 
 static size_t lex_text(struct stls_imap_parser *parser, struct stls_slice input) {
   size_t len = span(input, ends_line);
+  struct stls_slice text;
   keep(parser, stls_slice(input.ptr, len));
   if (len == input.len) return len;
-  parser->text_start = parser->token;
-  parser->text_len = token_text(parser).len;
+  text = stls_slice_trim(token_text(parser)); /* a blank parts it from a response code */
+  parser->text_start = (size_t)(text.ptr - stls_buffer_slice(&parser->strings).ptr);
+  parser->text_len = text.len;
   return len + take_line_end(parser, input.ptr[len]);
 }
 
@@ -494,6 +496,13 @@ static size_t lex(struct stls_imap_parser *parser, struct stls_slice input) {
 
 /* }====== */
 
+/* Blanks leave nothing in the buffers, but they count as well: a response has an end. */
+static void count(struct stls_imap_parser *parser, size_t octets) {
+  parser->response.size += octets;
+  if (parser->response.size > parser->limits.reply)
+    fail(parser, STLS_ERROR_LIMIT, "the server's response is longer than the limit allows");
+}
+
 static void record(struct stls_imap_parser *parser, const char *from, const char *to) {
   if (parser->records && to > from) stls_buffer_append(&parser->record, from, (size_t)(to - from));
 }
@@ -506,9 +515,12 @@ enum stls_imap_result stls_imap_parser_feed(struct stls_imap_parser *parser,
   while (result == STLS_IMAP_MORE && parser->failure == STLS_ERROR_NONE &&
          (used < input.len || parser->lexeme == LEX_CONTENT)) {
     bool content = parser->lexeme == LEX_CONTENT;
+    size_t len;
     if (content && used == input.len && parser->literal_left > 0) break;
     if (content) record(parser, input.ptr + from, input.ptr + used);
-    used += lex(parser, stls_slice_from(input, used));
+    len = lex(parser, stls_slice_from(input, used));
+    used += len;
+    if (!content) count(parser, len);
     if (content) from = used;
     if (content) result = STLS_IMAP_CONTENT;
     else if (parser->starts_new) result = STLS_IMAP_RESPONSE;

@@ -48,6 +48,7 @@ struct stls_imap_response {
   uint32_t number;
   bool is_status;         /* OK, NO, BAD, BYE, PREAUTH: nodes are the response code's */
   struct stls_slice text; /* of a status or continuation, for people */
+  size_t size;            /* octets on the wire, without content */
   const char *strings;    /* what the nodes' offsets refer to */
   const struct stls_imap_node *nodes;
   size_t node_count;

@@ -203,15 +203,27 @@ static void fail_capabilities(struct stls_dialogue *d) {
   stls_dialogue_fail_reply(d, STLS_ERROR_REJECTED, "the server does not tell its capabilities");
 }
 
+static void hint_at_stripping(struct stls_dialogue *d) {
+  stls_error_hint(&d->error,
+                  "try tls = \"implicit\" on port %u; a server that is known to offer it "
+                  "may have it hidden by somebody in between",
+                  d->config->protocol->port_implicit);
+}
+
 static void fail_stripped(struct stls_dialogue *d) {
   d->state = UPGRADE;
   stls_dialogue_fail(d, STLS_ERROR_DOWNGRADE,
                      "the server does not offer %s, and encryption is required",
                      d->config->protocol->upgrade_verb);
-  stls_error_hint(&d->error,
-                  "try tls = \"implicit\" on port %u; a server that is known to offer it "
-                  "may have it hidden by somebody in between",
-                  d->config->protocol->port_implicit);
+  hint_at_stripping(d);
+}
+
+static void fail_untold(struct stls_dialogue *d) {
+  stls_dialogue_fail_reply(
+      d, STLS_ERROR_DOWNGRADE,
+      "the server does not tell whether it offers %s, and encryption is required",
+      d->config->protocol->upgrade_verb);
+  hint_at_stripping(d);
 }
 
 static void fail_upgrade(struct stls_dialogue *d) {
@@ -496,7 +508,7 @@ static const struct stls_row rows[] = {
     {CAPABILITIES, STLS_ON_POSITIVE, NULL, DECIDE, learn_capabilities},
     {CAPABILITIES, STLS_ON_PERMANENT, may_do_without_esmtp, HELO, send_helo},
     {CAPABILITIES, STLS_ON_PERMANENT, may_lack_capability_command, DECIDE, learn_nothing},
-    {CAPABILITIES, STLS_ON_REFUSAL, must_upgrade, CAPABILITIES, fail_stripped},
+    {CAPABILITIES, STLS_ON_REFUSAL, must_upgrade, CAPABILITIES, fail_untold},
     {CAPABILITIES, STLS_ON_REFUSAL, NULL, CAPABILITIES, fail_capabilities},
     {HELO, STLS_ON_POSITIVE, NULL, DECIDE, learn_nothing},
     {HELO, STLS_ON_REFUSAL, NULL, HELO, fail_capabilities},

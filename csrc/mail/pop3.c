@@ -43,6 +43,7 @@ static enum stls_read read_status(struct stls_dialogue *d, struct stls_slice lin
   if (takes_word(&text, "+OK")) {
     reply->class = STLS_ON_POSITIVE;
     d->reading_lines = d->form == STLS_ANSWER_LINES || d->form == STLS_ANSWER_CONTENT;
+    d->listed = 0;
     if (d->form == STLS_ANSWER_CONTENT) stls_content_decoder_init(&d->content_in);
   } else if (takes_word(&text, "-ERR")) {
     reply->class = STLS_ON_PERMANENT;
@@ -67,6 +68,13 @@ static enum stls_read read_list_line(struct stls_dialogue *d, struct stls_slice 
     return STLS_READ_REPLY;
   }
   if (line.len > 0 && line.ptr[0] == '.') line = stls_slice_from(line, 1);
+  d->listed += line.len + 2;
+  if (d->listed > d->config->limits.reply) {
+    stls_dialogue_fail(d, STLS_ERROR_LIMIT,
+                       "the server's list is longer than the limit of %zu bytes",
+                       d->config->limits.reply);
+    return STLS_READ_FAILED;
+  }
   if (d->table == &stls_opening_table) {
     stls_buffer_append_char(&d->reply.text, '\n');
     if (stls_buffer_append_slice(&d->reply.text, line)) return STLS_READ_MORE;
@@ -175,6 +183,7 @@ const struct stls_protocol stls_pop3 = {
     .port_implicit = 995,
     .upgrade_verb = "STLS",
     .upgrade_unasked = true,
+    .goodbye_counts = true,
     .own_login = "USER",
     .longest_auth = 255, /* RFC 2449 4 */
     .longest_command = 255,

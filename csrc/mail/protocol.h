@@ -27,6 +27,7 @@ struct stls_protocol {
   unsigned port_implicit;   /* where it starts in TLS */
   const char *upgrade_verb; /* "STARTTLS", which is also the capability; "STLS" */
   bool upgrade_unasked;     /* the upgrade may be tried before capabilities are asked for */
+  bool goodbye_counts;      /* QUIT does something: its answer must come (RFC 1939 6) */
   bool retells;             /* capabilities may change at authentication, and the OK tells them */
   const char *own_login;    /* the name of a login that isn't SASL, or NULL */
   size_t longest_auth;      /* line with an initial response, CRLF included */

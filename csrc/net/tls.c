@@ -22,6 +22,25 @@ bool stls_tls_priority_is_valid(const char *priority, const char **at_r) {
 
 /* {====== Life ====== */
 
+/* RFC 8446 5.1: the first record of a server is a handshake (22) or an alert (21). */
+static bool looks_like_tls(unsigned char first) {
+  return first == 22 || first == 21;
+}
+
+/*
+ * Receives for GnuTLS, and looks at the first byte that the peer sends: "that is not
+ * TLS at all" tells a person more than any complaint about a malformed record.
+ */
+static ssize_t pull(gnutls_transport_ptr_t ptr, void *data, size_t size) {
+  struct stls_tls *tls = ptr;
+  ssize_t got = recv(tls->fd, data, size, MSG_DONTWAIT);
+  if (got > 0 && !tls->heard) {
+    tls->heard = true;
+    tls->is_alien = !looks_like_tls(*(const unsigned char *)data);
+  }
+  return got;
+}
+
 static int set_up(struct stls_tls *tls, const struct stls_tls_settings *settings) {
   int status = gnutls_init(&tls->session, GNUTLS_CLIENT | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL);
   if (status < 0) return status;
@@ -42,7 +61,8 @@ static int set_up(struct stls_tls *tls, const struct stls_tls_settings *settings
   }
   gnutls_session_set_ptr(tls->session, tls);
   gnutls_session_set_verify_function(tls->session, stls_tls_verify);
-  gnutls_transport_set_int(tls->session, tls->fd);
+  gnutls_transport_set_ptr2(tls->session, tls, (gnutls_transport_ptr_t)(intptr_t)tls->fd);
+  gnutls_transport_set_pull_function(tls->session, pull);
   gnutls_handshake_set_timeout(tls->session, 0); /* deadlines are the session's business */
   return 0;
 }
@@ -59,6 +79,7 @@ struct stls_tls *stls_tls_new(int fd, struct stls_tls_trust *trust,
   tls->trust = stls_tls_trust_ref(trust);
   tls->is_address = settings->is_address;
   tls->no_verify = settings->no_verify;
+  tls->upgraded = settings->upgraded;
   snprintf(tls->name, sizeof tls->name, "%s", settings->name);
   status = set_up(tls, settings);
   if (status == 0) return tls;
@@ -84,39 +105,32 @@ static enum stls_io wanted(const struct stls_tls *tls) {
 
 /* {====== Handshake ====== */
 
-/* RFC 8446 5.1: the first record of a server is a handshake (22) or an alert (21). */
-static bool looks_like_tls(unsigned char first) {
-  return first == 22 || first == 21;
-}
-
-/*
- * Looks at the first byte that the peer sends, before GnuTLS does: "that is not
- * TLS at all" tells a person more than any complaint about a malformed record.
- */
-static enum stls_io hear(struct stls_tls *tls, struct stls_error *error) {
-  unsigned char first;
-  ssize_t got = recv(tls->fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
-  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return STLS_IO_OK;
-  tls->heard = true;
-  if (got <= 0 || looks_like_tls(first)) return STLS_IO_OK;
+static enum stls_io fail_alien(const struct stls_tls *tls, struct stls_error *error) {
   stls_error_set(error, STLS_ERROR_TLS, "handshake",
                  "the server does not answer with TLS but with something else");
-  stls_error_hint(error, "the port may speak clear text at first: then use tls = \"starttls\"");
+  stls_error_hint(
+      error, tls->upgraded ? "the server is broken, or somebody in between is injecting plain text"
+                           : "the port may speak clear text at first: then use tls = \"starttls\"");
   return STLS_IO_FAILED;
 }
 
-static void explain_alert(struct stls_tls *tls, struct stls_error *error) {
+/* A TLS 1.3 server judges our certificate, or misses one, only when the handshake is over. */
+static bool is_about_our_certificate(const struct stls_tls *tls, gnutls_alert_description_t alert) {
+  return alert == GNUTLS_A_CERTIFICATE_REQUIRED || alert == GNUTLS_A_BAD_CERTIFICATE ||
+         gnutls_certificate_client_get_request_status(tls->session) != 0;
+}
+
+static void explain_alert(struct stls_tls *tls, const char *during, struct stls_error *error) {
   gnutls_alert_description_t alert = gnutls_alert_get(tls->session);
   const char *name = gnutls_alert_get_name(alert);
   if (alert == GNUTLS_A_PROTOCOL_VERSION) {
-    stls_error_set(error, STLS_ERROR_TLS, "handshake",
+    stls_error_set(error, STLS_ERROR_TLS, during,
                    "the server speaks no TLS version that is safe (TLS 1.2 or 1.3)");
     return;
   }
-  stls_error_set(error, STLS_ERROR_TLS, "handshake",
-                 "the server ends the TLS handshake with the alert \"%s\"",
+  stls_error_set(error, STLS_ERROR_TLS, during, "the server ends TLS with the alert \"%s\"",
                  name ? name : "unknown");
-  if (alert == GNUTLS_A_CERTIFICATE_REQUIRED || alert == GNUTLS_A_BAD_CERTIFICATE) {
+  if (is_about_our_certificate(tls, alert)) {
     stls_error_hint(
         error, "the server may want another, or any, client certificate: client_cert, client_key");
   }
@@ -129,8 +143,10 @@ static enum stls_io explain_handshake(struct stls_tls *tls, int status, struct s
       if (tls->verdict.kind != STLS_ERROR_NONE && error->kind == STLS_ERROR_NONE) {
         stls_error_copy(error, &tls->verdict);
       }
+      /* The server's log is to tell why, too; whether it hears of it does not matter. */
+      gnutls_alert_send_appropriate(tls->session, GNUTLS_E_CERTIFICATE_ERROR);
       break;
-    case GNUTLS_E_FATAL_ALERT_RECEIVED: explain_alert(tls, error); break;
+    case GNUTLS_E_FATAL_ALERT_RECEIVED: explain_alert(tls, "handshake", error); break;
     case GNUTLS_E_UNSUPPORTED_VERSION_PACKET:
       stls_error_set(error, STLS_ERROR_TLS, "handshake",
                      "the server speaks no TLS version that is safe (TLS 1.2 or 1.3)");
@@ -150,9 +166,8 @@ static enum stls_io explain_handshake(struct stls_tls *tls, int status, struct s
 
 enum stls_io stls_tls_handshake(struct stls_tls *tls, struct stls_error *error) {
   for (;;) {
-    int status;
-    if (!tls->heard && hear(tls, error) == STLS_IO_FAILED) return STLS_IO_FAILED;
-    status = gnutls_handshake(tls->session);
+    int status = gnutls_handshake(tls->session);
+    if (tls->is_alien) return fail_alien(tls, error);
     if (status == GNUTLS_E_SUCCESS) return STLS_IO_OK;
     if (status == GNUTLS_E_AGAIN) return wanted(tls);
     if (gnutls_error_is_fatal(status)) return explain_handshake(tls, status, error);
@@ -163,9 +178,12 @@ enum stls_io stls_tls_handshake(struct stls_tls *tls, struct stls_error *error) 
 
 /* {====== Records ====== */
 
-static enum stls_io fail_record(int status, const char *during, struct stls_error *error) {
+static enum stls_io fail_record(struct stls_tls *tls, int status, const char *during,
+                                struct stls_error *error) {
   if (status == GNUTLS_E_PUSH_ERROR || status == GNUTLS_E_PULL_ERROR) {
     stls_error_set(error, STLS_ERROR_CLOSED, during, "the connection was lost");
+  } else if (status == GNUTLS_E_FATAL_ALERT_RECEIVED) {
+    explain_alert(tls, during, error);
   } else {
     stls_error_set(error, STLS_ERROR_TLS, during, "TLS failed: %s", gnutls_strerror(status));
   }
@@ -186,7 +204,7 @@ enum stls_io stls_tls_receive(struct stls_tls *tls, char *data, size_t size, siz
     if (status == GNUTLS_E_PULL_ERROR && errno == ECONNRESET) return STLS_IO_CUT;
     /* No renegotiation: RFC 9325 3.5 advises against it and no mail server needs it. */
     if (status == GNUTLS_E_REHANDSHAKE || gnutls_error_is_fatal((int)status)) {
-      return fail_record((int)status, during, error);
+      return fail_record(tls, (int)status, during, error);
     }
   }
 }
@@ -200,7 +218,7 @@ enum stls_io stls_tls_send(struct stls_tls *tls, struct stls_slice data, size_t 
       return STLS_IO_OK;
     }
     if (status == GNUTLS_E_AGAIN) return wanted(tls);
-    if (gnutls_error_is_fatal((int)status)) return fail_record((int)status, during, error);
+    if (gnutls_error_is_fatal((int)status)) return fail_record(tls, (int)status, during, error);
   }
 }
 

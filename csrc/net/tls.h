@@ -37,6 +37,7 @@ struct stls_tls_settings {
   const char *priority; /* NULL: TLS 1.2 and 1.3 with GnuTLS's normal choice */
   const char *alpn;     /* protocol id to offer (RFC 7301), or NULL */
   bool no_verify;
+  bool upgraded; /* the channel was in the clear before: for the words of an error */
 };
 
 struct stls_tls;

@@ -24,7 +24,9 @@ struct stls_tls {
   char name[STLS_HOSTNAME_SIZE]; /* whom we expect */
   bool is_address;
   bool no_verify;
-  bool heard; /* the peer's first byte was seen, and it looks like TLS */
+  bool upgraded; /* the channel was in the clear before */
+  bool heard;    /* the peer's first byte was seen */
+  bool is_alien; /* it is not the beginning of TLS */
   bool verified;
   struct stls_error verdict; /* why the certificate is not good */
 };

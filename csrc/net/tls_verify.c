@@ -73,7 +73,21 @@ static bool check_chain(struct stls_tls *tls, gnutls_x509_crt_t certificate, uns
 
 /* {====== Names (RFC 9525 6.3): from the SAN only, never from the CN ====== */
 
-static bool names_contain(gnutls_x509_crt_t certificate, gnutls_x509_subject_alt_name_t wanted) {
+/*
+ * "*" counts only as the whole first label, and stands for exactly one label in front of
+ * two or more. GnuTLS would also take "*il.example.test" for "mail.example.test".
+ */
+static bool matches_pattern(struct stls_slice pattern, const char *name) {
+  if (stls_slice_starts(pattern, "*.")) {
+    name = strchr(name, '.');
+    pattern = stls_slice_from(pattern, 1);
+    if (!name || !memchr(pattern.ptr + 1, '.', pattern.len - 1)) return false;
+  }
+  return stls_slice_is(pattern, name);
+}
+
+/* Whether there is a DNS name that matches, or with NULL any DNS name. */
+static bool has_dns_name(gnutls_x509_crt_t certificate, const char *wanted) {
   unsigned index;
   for (index = 0;; index++) {
     char name[1024];
@@ -82,7 +96,8 @@ static bool names_contain(gnutls_x509_crt_t certificate, gnutls_x509_subject_alt
     int status =
         gnutls_x509_crt_get_subject_alt_name2(certificate, index, name, &size, &type, NULL);
     if (status == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE) return false;
-    if (status >= 0 && type == wanted) return true;
+    if (status < 0 || type != GNUTLS_SAN_DNSNAME) continue;
+    if (!wanted || matches_pattern(stls_slice(name, size), wanted)) return true;
   }
 }
 
@@ -103,16 +118,10 @@ static bool is_in_common_name(gnutls_x509_crt_t certificate, const char *name) {
 }
 
 static bool check_name(struct stls_tls *tls, gnutls_x509_crt_t certificate) {
-  bool matches;
-  if (tls->is_address) {
-    matches = matches_address(certificate, tls->name);
-  } else {
-    matches = names_contain(certificate, GNUTLS_SAN_DNSNAME) &&
-              gnutls_x509_crt_check_hostname2(certificate, tls->name, 0) != 0;
-  }
+  bool matches = tls->is_address ? matches_address(certificate, tls->name)
+                                 : has_dns_name(certificate, tls->name);
   if (matches) return true;
-  if (is_in_common_name(certificate, tls->name) &&
-      !names_contain(certificate, GNUTLS_SAN_DNSNAME)) {
+  if (is_in_common_name(certificate, tls->name) && !has_dns_name(certificate, NULL)) {
     return refuse(
         tls,
         "has the name in its subject (CN) only, and lacks the subject alternative name that counts",

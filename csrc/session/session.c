@@ -138,6 +138,11 @@ struct stls_session *stls_session_new(const struct stls_session_config *config,
 
 /* {====== Death ====== */
 
+static const char *phase_name(const struct stls_session *session) {
+  if (session->phase == HANDSHAKING) return "handshake";
+  return session->phase == TALKING ? stls_dialogue_phase(session->dialogue) : "connect";
+}
+
 static void close_later(struct stls_session *session, int fd) {
   if (fd < 0) return;
   if (session->closing_count < CLOSING_MAX) session->closing[session->closing_count++] = fd;
@@ -168,9 +173,8 @@ static void tear_down(struct stls_session *session) {
 
 void stls_session_close(struct stls_session *session, enum stls_error_kind kind) {
   struct stls_tls *tls = session->channel.tls;
-  const char *during = session->dialogue ? stls_dialogue_phase(session->dialogue) : "connect";
   if (tls && session->dialogue && stls_dialogue_is_idle(session->dialogue)) stls_tls_goodbye(tls);
-  stls_error_set(&session->error, kind, during, "%s",
+  stls_error_set(&session->error, kind, phase_name(session), "%s",
                  kind == STLS_ERROR_CANCELLED
                      ? "the operation was cancelled, and with it the session"
                      : "the session is closed");
@@ -213,38 +217,44 @@ static double patience_ends(const struct stls_session *session) {
   return at;
 }
 
-static const char *phase_name(const struct stls_session *session) {
-  if (session->phase == HANDSHAKING) return "handshake";
-  return session->phase == TALKING ? stls_dialogue_phase(session->dialogue) : "connect";
-}
-
+/* A server that waits for TLS says nothing. */
 static void hint_at_port(struct stls_session *session) {
   unsigned port = session->config.port;
+  bool implicit = port == 465 || port == 993 || port == 995;
   if (strcmp(phase_name(session), "greeting") != 0 || session->channel.tls) return;
-  if (port == 465 || port == 993 || port == 995) {
-    stls_error_hint(&session->error,
-                    "port %u speaks TLS from the first byte: use tls = \"implicit\"", port);
+  stls_error_hint(&session->error,
+                  implicit
+                      ? "port %u speaks TLS from the first byte: use tls = \"implicit\""
+                      : "port %u may want TLS from the first byte: then use tls = \"implicit\"",
+                  port);
+}
+
+/* Sets the error; the shortest bound is the one that has passed. */
+static void tell_too_late(struct stls_session *session, double now) {
+  const struct stls_session_config *config = &session->config;
+  const char *during = phase_name(session);
+  if (config->deadline > 0 && now >= session->begun_at + config->deadline) {
+    stls_error_set(&session->error, STLS_ERROR_TIMEOUT, during,
+                   "the operation was not over within its deadline of %g s", config->deadline);
+  } else if (session->phase == RESOLVING) {
+    stls_error_set(&session->error, STLS_ERROR_TIMEOUT, during,
+                   "looking up %s took longer than %g s", session->host, config->connect_timeout);
+  } else if (session->phase == DIALING) {
+    stls_error_set(&session->error, STLS_ERROR_TIMEOUT, during,
+                   "connecting to %s took longer than %g s", session->host,
+                   config->connect_timeout);
+  } else {
+    stls_error_set(&session->error, STLS_ERROR_TIMEOUT, during,
+                   "the server did not answer within %g s",
+                   is_connecting(session) ? config->connect_timeout : config->timeout);
   }
 }
 
 static bool is_too_late(struct stls_session *session, double now) {
   if (now < patience_ends(session)) return false;
-  if (session->phase == RESOLVING) {
-    stls_error_set(&session->error, STLS_ERROR_TIMEOUT, "connect",
-                   "looking up %s took longer than %g s", session->host,
-                   session->config.connect_timeout);
-  } else if (session->phase == DIALING) {
-    stls_error_set(&session->error, STLS_ERROR_TIMEOUT, "connect",
-                   "connecting to %s took longer than %g s", session->host,
-                   session->config.connect_timeout);
-  } else {
-    stls_error_set(&session->error, STLS_ERROR_TIMEOUT, phase_name(session),
-                   "the server did not answer within %g s",
-                   is_connecting(session) ? session->config.connect_timeout
-                                          : session->config.timeout);
-    session->error.unknown = session->dialogue && stls_dialogue_delivery_unknown(session->dialogue);
-    hint_at_port(session);
-  }
+  tell_too_late(session, now);
+  session->error.unknown = session->dialogue && stls_dialogue_delivery_unknown(session->dialogue);
+  hint_at_port(session);
   return true;
 }
 
@@ -271,6 +281,10 @@ static enum stls_step wait_for(struct stls_session *session, unsigned events) {
 
 void stls_session_begun(struct stls_session *session) {
   session->begun_at = session->progress_at = stls_clock_now();
+}
+
+void stls_session_resumed(struct stls_session *session) {
+  session->progress_at = stls_clock_now();
 }
 
 /* }====== */
@@ -328,7 +342,8 @@ static bool begin_handshake(struct stls_session *session) {
       .is_address = stls_hostname_is_address(session->name),
       .priority = config->tls_priority,
       .alpn = config->alpn ? session->dialogue_config.protocol->alpn : NULL,
-      .no_verify = config->insecure_no_verify};
+      .no_verify = config->insecure_no_verify,
+      .upgraded = session->upgraded};
   enter(session, HANDSHAKING);
   session->phase_at = session->progress_at;
   return stls_channel_begin_tls(&session->channel, config->trust, &settings, &session->error);
@@ -443,9 +458,9 @@ static enum stls_io lose(struct stls_session *session, const struct stls_error *
 
 /*
  * Sends what the dialogue has to say, else receives what has come. OK: ask the
- * dialogue again. Where sending is stuck, or fails, what the server says is read
- * all the same: it may wait for us to listen, or have said why it hung up, which
- * tells more than "broken pipe".
+ * dialogue again. What the server says is read even while we send: it may refuse a
+ * message long before its end, wait for us to listen, or have said why it hung up,
+ * which tells more than "broken pipe".
  */
 static enum stls_io exchange(struct stls_session *session) {
   bool had_output = stls_buffer_length(stls_dialogue_output(session->dialogue)) > 0;
@@ -454,8 +469,8 @@ static enum stls_io exchange(struct stls_session *session) {
   memset(&send_error, 0, sizeof send_error);
   memset(&receive_error, 0, sizeof receive_error);
   sent = send_output(session, &send_error);
-  if (had_output && sent == STLS_IO_OK) return STLS_IO_OK;
   received = receive_input(session, &receive_error);
+  if (received == STLS_IO_WANT_READ && had_output && sent == STLS_IO_OK) received = STLS_IO_OK;
   if (received == STLS_IO_FAILED)
     received = lose(session, sent == STLS_IO_FAILED ? &send_error : &receive_error);
   else if (received != STLS_IO_OK && sent == STLS_IO_FAILED) received = lose(session, &send_error);
@@ -533,7 +548,8 @@ unsigned stls_session_events(const struct stls_session *session) {
 }
 
 bool stls_session_is_dirty(const struct stls_session *session) {
-  if (session->phase != TALKING) return false;
+  /* What an operation in progress left is the beginning of something, and wants more. */
+  if (session->phase != TALKING || !stls_dialogue_is_idle(session->dialogue)) return false;
   return stls_buffer_length(stls_dialogue_input(session->dialogue)) > 0 ||
          (session->channel.tls && stls_tls_has_pending(session->channel.tls));
 }

@@ -9,26 +9,29 @@ local arguments = {}
 --- Begins with a command's words.
 -- @param ...  the words: "UID", "FETCH"
 function arguments.of(...)
-  local self = setmetatable({}, Arguments)
+  local self = setmetatable({ name = table.concat({ ... }, " "):lower() }, Arguments)
   for _, word in ipairs { ... } do self:add("atom", word) end
   return self
 end
 
 --- Adds one argument.
--- @param type   "atom", "mailbox", "set", ...
--- @param value  a string
+-- @param kind   "atom", "mailbox", "set", ...
+-- @param value  a string; raises for anything else
 -- @return itself
-function Arguments:add(type, value)
-  self[#self + 1] = type
+function Arguments:add(kind, value)
+  if type(value) ~= "string" then
+    error(("%s: the %s must be a string, not %s"):format(self.name, kind, type(value)), 0)
+  end
+  self[#self + 1] = kind
   self[#self + 1] = value
   return self
 end
 
 --- Adds a list in parentheses, of arguments of one type.
 -- @return itself
-function Arguments:add_list(type, values)
+function Arguments:add_list(kind, values)
   self:add("(", "")
-  for _, value in ipairs(values) do self:add(type, value) end
+  for _, value in ipairs(values) do self:add(kind, value) end
   return self:add(")", "")
 end
 

@@ -56,7 +56,7 @@ function content.sink(target, limit)
       if size > limit then return nil, content.too_long("content", limit) end
       pieces[#pieces + 1] = piece
       return true
-    end, function() return table.concat(pieces) end
+    end, function() return #pieces == 1 and pieces[1] or table.concat(pieces) end
   elseif is_open_file(target) then
     return function(piece)
       if not piece then return true end

@@ -45,20 +45,42 @@ end
 
 -- }======
 
+--- Bounds what a command gathers, like one reply: a server may never stop.
+-- @return function(octets) -> true, or nil and an error
+local function bounded(self, during)
+  local left = self.reply_limit
+  return function(octets)
+    left = left - octets
+    if left >= 0 then return true end
+    return nil, errors.new { kind = "limit", during = during,
+      message = ("the server's responses are longer than the limit of %d bytes")
+        :format(self.reply_limit),
+      hint = "ask for less, or raise limits.reply" }
+  end
+end
+
 --- Runs a command, collecting the untagged responses of one name.
 -- @param wanted  response name, or nil
 -- @param args    the command, from starttls.arguments
 -- @return the reply and the array of collected values; or nil and an error
 local function collect(self, during, wanted, args)
-  local values = {}
+  local values, take = {}, bounded(self, during)
   local reply, err = self:ask(during, {
-    untagged = function(_, name, number, value)
-      if name == wanted then values[#values + 1] = value or number
-      else self:unasked(name, number, value) end
+    untagged = function(_, name, number, value, octets)
+      if name ~= wanted then return self:unasked(name, number, value) end
+      values[#values + 1] = value or number
+      return take(octets)
     end,
   }, args:unpack())
   if not reply then return nil, err end
   return reply, values
+end
+
+--- Runs a command that gathers nothing.
+-- @return the reply, or nil and an error
+local function run(self, during, args)
+  local reply, values_or_error = collect(self, during, nil, args)
+  return reply, not reply and values_or_error or nil
 end
 
 -- {====== Mailboxes ======
@@ -82,7 +104,12 @@ local status_items = { "MESSAGES", "UIDNEXT", "UIDVALIDITY", "UNSEEN" }
 -- @return a table with these in lower case; or nil and an error
 function Imap:status(name, items)
   local names = {}
-  for index, item in ipairs(items or status_items) do names[index] = item:upper() end
+  for index, item in ipairs(items or status_items) do
+    if type(item) ~= "string" or not item:find "^[%a%d.-]+$" then
+      error("status: the items must be names such as \"messages\"", 0)
+    end
+    names[index] = item:upper()
+  end
   local args = arguments.of("STATUS"):add("mailbox", name):add_list("atom", names)
   local reply, values = collect(self, "status", "STATUS", args)
   if not reply then return nil, values end
@@ -106,13 +133,14 @@ end
 
 local function open_mailbox(self, verb, name)
   local mailbox = { name = name, exists = 0, flags = {}, permanent_flags = {} }
-  self.mailbox = nil
+  local args = arguments.of(verb):add("mailbox", name)
   local reply, err = self:ask(verb:lower(), {
     untagged = function(_, response, number, value)
       if note_mailbox(mailbox, response, number, value) then return end
       self:unasked(response, number, value)
     end,
-  }, arguments.of(verb):add("mailbox", name):unpack())
+  }, args:unpack())
+  self.mailbox = nil -- whatever the answer, what was selected before is not any more
   if not reply then return nil, err end
   mailbox.read_only = reply.status == "READ-ONLY" or verb == "EXAMINE"
   self.mailbox = mailbox
@@ -154,10 +182,14 @@ local function wire_item(item)
 end
 
 local function set_text(set, what)
-  if math.type(set) == "integer" then return ("%d"):format(set) end
-  if type(set) == "table" then return table.concat(set, ",") end
-  if type(set) == "string" then return set end
-  error(what .. ": the set must be a string, an integer or an array of integers", 0)
+  local parts = {}
+  for index, part in ipairs(type(set) == "table" and set or { set }) do
+    if math.type(part) == "integer" and part > 0 then parts[index] = ("%d"):format(part)
+    elseif type(part) == "string" then parts[index] = part
+    else error(what .. ": the set must have positive integers or strings such as \"1:*\"", 0) end
+  end
+  if #parts == 0 then error(what .. ": the set is empty", 0) end
+  return table.concat(parts, ",")
 end
 
 --- A command about messages: by UID unless by_seq.
@@ -194,7 +226,8 @@ Gatherer.__index = Gatherer
 
 function Gatherer:begin(section, so_far, size)
   local target = self.choose and self.choose(so_far, section) or nil
-  if not target and size > self.limit then return nil, content.too_long("fetch", self.limit) end
+  if not target then self.left = self.left - size end
+  if self.left < 0 then return nil, content.too_long("fetch", self.limit) end
   self.section = section
   self.take, self.result = content.sink(target, self.limit)
   return true
@@ -217,6 +250,7 @@ end
 
 --- Puts what was gathered into the message that is complete now.
 function Gatherer:finish(message)
+  self.left = self.limit
   if next(self.sections) then
     message.sections = message.sections or {}
     for section, text in pairs(self.sections) do message.sections[section] = text end
@@ -253,7 +287,9 @@ function Imap:fetch(set, items, settings)
   local args = fetch_command(set, items, settings.seq)
   local operation, err = self:command("fetch", "reply", nil, args:unpack())
   if not operation then error(err, 0) end
-  local gatherer = { choose = settings.sink, limit = self.string_limit, sections = {} }
+  if not settings.sink then operation:gather(self.string_limit) end
+  local gatherer = { choose = settings.sink, limit = self.string_limit, left = self.string_limit,
+    sections = {} }
   setmetatable(gatherer, Gatherer)
   local ready, reply
   local handlers = {
@@ -339,14 +375,14 @@ end
 -- @return the reply, whose `arguments` are those of COPYUID where the server has UIDPLUS;
 --         or nil and an error
 function Imap:copy(set, mailbox)
-  return (collect(self, "copy", nil, message_command("COPY", set):add("mailbox", mailbox)))
+  return run(self, "copy", message_command("COPY", set):add("mailbox", mailbox))
 end
 
 --- Removes the messages that have the flag \Deleted (RFC 9051 6.4.3).
 -- @param set  UIDs to confine it to, which needs UIDPLUS (RFC 4315); nil: all
 -- @return an array of the sequence numbers that went, as the server told them; or nil and an error
 function Imap:expunge(set)
-  local gone = {}
+  local gone, take = {}, bounded(self, "expunge")
   local args = arguments.of "EXPUNGE"
   if set then
     if not (self:has "UIDPLUS" or self:has "IMAP4rev2") then
@@ -356,9 +392,11 @@ function Imap:expunge(set)
     args = message_command("EXPUNGE", set)
   end
   local reply, err = self:ask("expunge", {
-    untagged = function(_, name, number, value)
-      if name == "EXPUNGE" then gone[#gone + 1] = number end
+    untagged = function(_, name, number, value, octets)
       self:unasked(name, number, value)
+      if name ~= "EXPUNGE" then return true end
+      gone[#gone + 1] = number
+      return take(octets)
     end,
   }, args:unpack())
   if not reply then return nil, err end
@@ -404,7 +442,7 @@ end
 
 --- Does nothing, and lets the server tell what has changed (NOOP).
 function Imap:noop()
-  return (collect(self, "noop", nil, arguments.of "NOOP"))
+  return run(self, "noop", arguments.of "NOOP")
 end
 
 --- Says goodbye, waits for the answer and closes (LOGOUT).

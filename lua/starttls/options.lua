@@ -45,8 +45,11 @@ local function check_types(given, extra)
 end
 
 local function check_limits(limits)
-  for name in pairs(limits) do
+  for name, value in pairs(limits) do
     if not limit_names[name] then misuse("unknown limit '%s'", tostring(name)) end
+    if math.type(value) ~= "integer" or value < 1 then
+      misuse("limit '%s' must be a positive integer", name)
+    end
   end
 end
 

@@ -27,6 +27,7 @@ function session.class(protocol)
 end
 
 local default_string_limit = 64 * 1024 * 1024
+local default_reply_limit = 8 * 1024 * 1024 -- as in csrc/base/limits.h
 
 --- Gives the caller's password or token when the core asks for it.
 local function give_credential(self, operation, given, which)
@@ -51,9 +52,11 @@ end
 function session.connect(class, given, extra)
   local config, err = options.check(class.protocol, given, extra)
   if not config then return nil, err end
+  local limits = given.limits or {}
   local self = setmetatable({
     trace = given.trace, on = given.on or {},
-    string_limit = given.limits and given.limits.string or default_string_limit,
+    string_limit = limits.string or default_string_limit,
+    reply_limit = limits.reply or default_reply_limit,
     host = given.host,
   }, class)
   config.object = self
@@ -103,7 +106,11 @@ function Session:take(operation, handlers)
     return true
   end
   local ok, err = handler(operation, a, b, c, d, e)
-  if ok == nil and err ~= nil then return nil, err end
+  if ok == nil and err ~= nil then
+    -- What exceeds a limit may have no end: it is not waited for.
+    if errors.is(err) and err.kind == "limit" then self.core:close() end
+    return nil, err
+  end
   return true
 end
 

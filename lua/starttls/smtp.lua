@@ -1,5 +1,6 @@
 --- SMTP submission: connect, send, and the smaller commands (RFC 5321, RFC 6409).
--- May rely on starttls.session, starttls.arguments, starttls.content and starttls.error.
+-- May rely on starttls.core, starttls.session, starttls.arguments, starttls.content and starttls.error.
+local core = require "starttls.core"
 local session = require "starttls.session"
 local arguments = require "starttls.arguments"
 local content = require "starttls.content"
@@ -35,10 +36,6 @@ local function check_envelope(envelope)
   return to
 end
 
-local function has_8bit(text)
-  return text:find("[\128-\255]") ~= nil
-end
-
 local function unsupported(message)
   return nil, errors.new { kind = "unsupported", during = "mail", message = message }
 end
@@ -52,13 +49,13 @@ local function mail_parameters(self, envelope, to, size)
     return unsupported "the message has a NUL octet, which SMTP can't carry"
   end
   -- A stream is declared as 8-bit where that is possible, as nobody can tell beforehand.
-  local is_8bit = type(message) ~= "string" or has_8bit(message)
+  local is_8bit = type(message) ~= "string" or core.is_8bit(message)
   if is_8bit and self:has "8BITMIME" then
     params[#params + 1] = "BODY=8BITMIME"
   elseif type(message) == "string" and is_8bit then
     return unsupported "the message has 8-bit text, and the server does not offer 8BITMIME"
   end
-  if has_8bit(envelope.from .. table.concat(to)) then
+  if core.is_8bit(envelope.from .. table.concat(to)) then
     if not self:has "SMTPUTF8" then
       return unsupported "an address is not ASCII, and the server does not offer SMTPUTF8"
     end
