@@ -163,7 +163,8 @@ static int push_event(lua_State *L, const struct stls_event *event) {
 static bool gather(lua_State *L, struct l_operation *operation, struct stls_event *event) {
   struct stls_buffer *gathered = &operation->gathered;
   bool complete = event->offset + event->text.len == event->size;
-  if (event->size > operation->gather_limit || event->text.len == event->size) return false;
+  if (event->size == 0 || event->size > operation->gather_limit) return false;
+  if (event->text.len == event->size) return false;
   if (event->offset == 0) {
     stls_buffer_clear(gathered);
     stls_buffer_reserve(gathered, (size_t)event->size);

@@ -90,10 +90,13 @@ static void keep_refusal_and_reset(struct stls_dialogue *d) {
   stls_dialogue_send_word(d, "RSET");
 }
 
+/* Once MAIL is refused, the answers to what was sent ahead say nothing of the recipients. */
 static void note_recipient(struct stls_dialogue *d) {
+  size_t index = d->transaction.answered++;
+  if (d->transaction.refused) return;
   memset(&d->event, 0, sizeof d->event);
   d->event.type = STLS_EVENT_RECIPIENT;
-  d->event.index = d->transaction.answered++;
+  d->event.index = index;
   d->event.reply = &d->reply;
   d->has_event = true;
   if (d->reply.class == STLS_ON_POSITIVE) d->transaction.accepted++;

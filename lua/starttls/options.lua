@@ -44,11 +44,45 @@ local function check_types(given, extra)
   end
 end
 
+--- Texts whose form only the server, or the system, would complain of otherwise.
+local function check_texts(given)
+  for _, name in ipairs { "ca_file", "ca_path", "client_cert", "client_key" } do
+    local path = given[name]
+    if path and path:find("\0", 1, true) then misuse("option '%s' has a NUL", name) end
+  end
+  for _, name in ipairs { "user", "password", "token" } do
+    if given[name] == "" then misuse("option '%s' is empty", name) end
+  end
+  local client_name = given.client_name
+  if client_name and (#client_name > 255 or not client_name:find "^[!-~]+$") then
+    misuse "option 'client_name' must be one word of at most 255 ASCII characters"
+  end
+end
+
+--- What `on` may have: functions for what an IMAP server says unasked.
+local handler_names = { alert = true, exists = true, expunge = true, fetch = true, bye = true }
+
+local function check_handlers(on)
+  for name, handler in pairs(on) do
+    if not handler_names[name] then
+      misuse("unknown handler '%s' in option 'on'", tostring(name))
+    end
+    if type(handler) ~= "function" then
+      misuse("handler '%s' in option 'on' must be a function, not a %s", name, type(handler))
+    end
+  end
+end
+
+local deepest = 1000 -- nested values become nested calls in C
+
 local function check_limits(limits)
   for name, value in pairs(limits) do
     if not limit_names[name] then misuse("unknown limit '%s'", tostring(name)) end
     if math.type(value) ~= "integer" or value < 1 then
       misuse("limit '%s' must be a positive integer", name)
+    end
+    if name == "depth" and value > deepest then
+      misuse("limit 'depth' can't be more than %d", deepest)
     end
   end
 end
@@ -122,6 +156,8 @@ function options.check(protocol, given, extra)
   if type(given) ~= "table" then misuse("connect() takes a table of options") end
   check_types(given, extra)
   if not given.host then misuse("option 'host' is missing") end
+  check_texts(given)
+  if given.on then check_handlers(given.on) end
   if given.limits then check_limits(given.limits) end
   if given.loop then check_loop(given.loop) end
   if given.client_key and not given.client_cert then

@@ -20,10 +20,17 @@ end
 local function as_list(to)
   if type(to) == "string" then return { to } end
   if type(to) ~= "table" then error("send: 'to' must be an address or an array of addresses", 0) end
+  if #to == 0 then error("send: 'to' is empty", 0) end
+  for _, address in ipairs(to) do
+    if type(address) ~= "string" then
+      error("send: an address in 'to' must be a string, not " .. type(address), 0)
+    end
+  end
   return to
 end
 
 local function check_envelope(envelope)
+  if type(envelope) ~= "table" then error("send: takes a table with from, to and message", 0) end
   local known = { from = "string", to = true, message = true }
   for name in pairs(envelope) do
     if not known[name] then error(("send: unknown field '%s'"):format(tostring(name)), 0) end
@@ -31,9 +38,7 @@ local function check_envelope(envelope)
   if type(envelope.from) ~= "string" then
     error("send: 'from' must be an address, or \"\" for none", 0)
   end
-  local to = as_list(envelope.to)
-  if #to == 0 then error("send: 'to' is empty", 0) end
-  return to
+  return as_list(envelope.to)
 end
 
 local function unsupported(message)
@@ -90,11 +95,16 @@ local function rejection(address, reply)
     temporary = reply.class == "transient" }
 end
 
---- The error for a message that nobody was accepted for, or whose envelope was refused.
-local function refusal(result, reply)
-  local first = result.rejected[1]
+--- The error for a message that nobody was accepted for, or that was refused as a whole.
+-- @param phase  how far it went: "mail", "data" or "delivery"
+local function refusal(result, phase, sender)
+  local first, reply = result.rejected[1], result.reply
   local err
-  if first and #result.accepted == 0 then
+  if phase == "mail" then
+    err = errors.from_reply("rejected", "mail",
+      sender == "" and "the server refuses a message without a sender"
+        or "the server refuses the sender " .. sender, reply)
+  elseif #result.accepted == 0 then
     err = errors.from_reply("rejected", "rcpt",
       #result.rejected == 1 and ("the server refuses the recipient %s"):format(first.address)
         or ("the server refuses all %d recipients; the first, %s")
@@ -102,7 +112,7 @@ local function refusal(result, reply)
       { code = first.code, status = first.status, text = first.text,
         class = first.temporary and "transient" or "permanent" })
   else
-    err = errors.from_reply("rejected", "delivery", "the server refuses the message", reply)
+    err = errors.from_reply("rejected", phase, "the server refuses the message", reply)
   end
   err.rejected = result.rejected
   return nil, err
@@ -124,14 +134,19 @@ function Smtp:send(envelope)
   if not params then return nil, why end
   local args = arguments.of("MAIL"):add("keyword", "FROM:"):add("path", envelope.from)
   for _, param in ipairs(params) do args:add("atom", param) end
-  local result = { accepted = {}, rejected = {} }
+  local result, phase = { accepted = {}, rejected = {} }, "mail"
+  local feed = session.feeder(source, "content")
   local operation, refused = self.core:transaction(to, args:unpack())
   local done, err = self:run(operation, {
     recipient = function(_, index, reply)
+      phase = "data"
       if reply.class == "positive" then table.insert(result.accepted, to[index])
       else table.insert(result.rejected, rejection(to[index], reply)) end
     end,
-    want_content = session.feeder(source, "content"),
+    want_content = function(given)
+      phase = "delivery"
+      return feed(given)
+    end,
     reply = function(_, reply) result.reply = reply end,
   }, refused)
   if not done then
@@ -139,7 +154,7 @@ function Smtp:send(envelope)
     return nil, err
   end
   if #result.accepted == 0 or result.reply.class ~= "positive" then
-    return refusal(result, result.reply)
+    return refusal(result, phase, envelope.from)
   end
   return result
 end
@@ -147,7 +162,7 @@ end
 --- Asks whether an address exists (VRFY). Most servers won't tell.
 -- @return the reply { code, status, text }, or nil and an error
 function Smtp:verify(address)
-  return self:ask("vrfy", {}, "atom", "VRFY", "text", address)
+  return self:ask("vrfy", {}, arguments.of("VRFY"):add("text", address):unpack())
 end
 
 --- Drops a transaction, if there is one (RSET).
