@@ -22,13 +22,21 @@ static void push_number(lua_State *L, struct stls_slice text) {
   else l_push_slice(L, text);
 }
 
+/* How many nodes stand next to each other from `index` up to `end`: tables are made the right size.
+ */
+static int count_nodes(Response response, size_t index, size_t end) {
+  int count = 0;
+  for (; index < end; index = stls_imap_node_next(response, index)) count++;
+  return count;
+}
+
 static void push_value(lua_State *L, Response response, size_t index);
 
 /* [-0, +1] the nodes from `index` up to `end` as an array */
 static void push_array(lua_State *L, Response response, size_t index, size_t end) {
   lua_Integer count = 0;
   luaL_checkstack(L, 4, "response is nested too deep");
-  lua_newtable(L);
+  lua_createtable(L, count_nodes(response, index, end), 0);
   for (; index < end; index = stls_imap_node_next(response, index)) {
     push_value(L, response, index);
     lua_seti(L, -2, ++count);
@@ -67,7 +75,8 @@ static void set_string(lua_State *L, const char *name, Response response, size_t
 static void push_flags(lua_State *L, Response response, size_t index) {
   size_t end = stls_imap_node_next(response, index);
   lua_Integer count = 0;
-  lua_newtable(L);
+  int expected = count_nodes(response, index + 1, end);
+  lua_createtable(L, expected, expected);
   if (type_at(response, index) != STLS_IMAP_LIST) return;
   for (index++; index < end; index = stls_imap_node_next(response, index)) {
     l_push_slice(L, stls_imap_node_text(response, index));
@@ -184,7 +193,7 @@ static void push_address(lua_State *L, Response response, size_t index) {
 static void set_addresses(lua_State *L, const char *name, Response response, size_t index) {
   size_t end = stls_imap_node_next(response, index);
   lua_Integer count = 0;
-  lua_newtable(L);
+  lua_createtable(L, count_nodes(response, index + 1, end), 0);
   for (index++; index < end; index = stls_imap_node_next(response, index)) {
     push_address(L, response, index);
     lua_seti(L, -2, ++count);
