@@ -102,7 +102,7 @@ $(BUILD)/flags $(BUILD)/objects: always | libraries
 
 # Says what to install when a library is missing.
 libraries:
-	@sh tools/libraries.sh $(LIBRARIES)
+	@sh spec/tools/libraries.sh $(LIBRARIES)
 
 -include $(CORE_OBJECTS:.o=.d) $(LUA_OBJECTS:.o=.d)
 
@@ -126,7 +126,7 @@ RUN_ENV = STARTTLS_BUILD="$(BUILD)" LUA="$(LUA)" \
 SPECS  ?= spec
 
 deps:
-	@sh tools/install-packages.sh $(PACKAGES)
+	@sh spec/tools/install-packages.sh $(PACKAGES)
 
 # deps may bring pkg-config and the headers, so what follows is a make of its own.
 demo:
@@ -149,7 +149,7 @@ CHECKS := check-warnings check-format check-tidy check-cppcheck check-luacheck h
 
 check:
 	@$(SUBMAKE) -s deps PACKAGES="$(CHECK_PACKAGES)"
-	@sh tools/each.sh $(SUBMAKE) -- $(CHECKS)
+	@sh spec/tools/each.sh $(SUBMAKE) -- $(CHECKS)
 
 check-warnings:
 	@$(SUBMAKE) -s -j$(JOBS) build BUILD=build/gcc CC=gcc \
@@ -180,7 +180,7 @@ SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-fra
 
 sanitize:
 	@$(SUBMAKE) -s -j$(JOBS) build BUILD=build/asan CC=gcc HARDEN= CFLAGS="-O1 -g $(SANITIZE)"
-	@CC=gcc LUA=$(LUA) sh tools/sanitized-lua.sh build/asan/lua
+	@CC=gcc LUA=$(LUA) sh spec/tools/sanitized-lua.sh build/asan/lua
 	@STARTTLS_SPEC_PATIENCE=4 \
 	 $(SUBMAKE) spec BUILD=build/asan CC=gcc HARDEN= CFLAGS="-O1 -g $(SANITIZE)" \
 	  LUA="$(CURDIR)/build/asan/lua" BUSTED_FLAGS="--exclude-tags=memory,package"
@@ -206,7 +206,7 @@ fuzz:
 build/fuzz/%.ran: always
 	clang $(LANGUAGE) $(LIB_CFLAGS) $(FUZZ_FLAGS) -fsanitize=fuzzer -o build/fuzz/$* spec/fuzz/$*.c \
 	  build/fuzz/libstarttls.a $(LIB_LIBS) -pthread
-	sh tools/fuzz.sh $* $(FUZZ_SECONDS)
+	sh spec/tools/fuzz.sh $* $(FUZZ_SECONDS)
 
 format:
 	clang-format -i $(FORMATTED)

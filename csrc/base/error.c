@@ -16,6 +16,8 @@ const char *stls_error_kind_name(enum stls_error_kind kind) {
   return names[kind];
 }
 
+static char *format_text(const char *format, va_list args) __attribute__((format(printf, 1, 0)));
+
 static char *format_text(const char *format, va_list args) {
   char text[LONGEST];
   vsnprintf(text, sizeof text, format, args);

@@ -6,7 +6,6 @@
  * false, as an array can't hold nil. Nesting is bounded by limits.depth, which the
  * parser has seen to, so that recursion here is.
  */
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -214,36 +213,55 @@ static void push_envelope(lua_State *L, Response response, size_t index) {
   }
 }
 
+/* The number that `count` digits at `text` make; -1 for anything else. */
+static int digits(const char *text, int count) {
+  int number = 0, i;
+  for (i = 0; i < count; i++) {
+    if (!stls_is_digit(text[i])) return -1;
+    number = number * 10 + (text[i] - '0');
+  }
+  return number;
+}
+
+/* 0 for Jan; -1 for no month. */
+static int month_index(const char *text) {
+  static const char *const months[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                                       "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+  int i;
+  for (i = 0; i < 12; i++) {
+    if (stls_slice_is(stls_slice(text, 3), months[i])) return i;
+  }
+  return -1;
+}
+
 /* RFC 9051 9, date-time: "17-Jul-1996 02:44:25 -0700". False when it is none. */
-static bool parse_date(const char *text, double *seconds_r) {
-  static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+static bool parse_date(struct stls_slice text, double *seconds_r) {
+  const char *t = text.ptr;
   struct tm parts;
-  char month[4], sign;
-  const char *found;
   int zone;
+  if (text.len != 26 || (t[21] != '+' && t[21] != '-')) return false;
   memset(&parts, 0, sizeof parts);
-  if (sscanf(text, "%2d-%3[A-Za-z]-%4d %2d:%2d:%2d %c%4d", &parts.tm_mday, month, &parts.tm_year,
-             &parts.tm_hour, &parts.tm_min, &parts.tm_sec, &sign, &zone) != 8) {
+  parts.tm_mday = t[0] == ' ' ? digits(t + 1, 1) : digits(t, 2);
+  parts.tm_mon = month_index(t + 3);
+  parts.tm_year = digits(t + 7, 4) - 1900;
+  parts.tm_hour = digits(t + 12, 2);
+  parts.tm_min = digits(t + 15, 2);
+  parts.tm_sec = digits(t + 18, 2);
+  zone = digits(t + 22, 4);
+  if (parts.tm_mday < 0 || parts.tm_mon < 0 || parts.tm_year < -1900 || parts.tm_hour < 0 ||
+      parts.tm_min < 0 || parts.tm_sec < 0 || zone < 0) {
     return false;
   }
-  found = strlen(month) == 3 ? strstr(months, month) : NULL;
-  if (!found || (found - months) % 3 != 0 || (sign != '+' && sign != '-')) return false;
-  parts.tm_mon = (int)(found - months) / 3;
-  parts.tm_year -= 1900;
   zone = (zone / 100 * 60 + zone % 100) * 60;
-  *seconds_r = (double)timegm(&parts) - (sign == '+' ? zone : -zone);
+  *seconds_r = (double)timegm(&parts) - (t[21] == '+' ? zone : -zone);
   return true;
 }
 
 /* [-0, +0] message.date is the text, message.time the seconds since the epoch */
 static void set_date(lua_State *L, Response response, size_t index) {
-  struct stls_slice text = stls_imap_node_text(response, index);
-  char copy[40];
   double seconds;
   set_string(L, "date", response, index);
-  snprintf(copy, sizeof copy, "%.*s", (int)(text.len < sizeof copy ? text.len : sizeof copy - 1),
-           text.ptr);
-  if (!parse_date(copy, &seconds)) return;
+  if (!parse_date(stls_imap_node_text(response, index), &seconds)) return;
   lua_pushinteger(L, (lua_Integer)seconds);
   lua_setfield(L, -2, "time");
 }

@@ -12,11 +12,11 @@
 static const char *text_option(lua_State *L, const char *name) {
   const char *text = NULL;
   size_t len = 0;
-  if (lua_getfield(L, 1, name) != LUA_TNIL) {
-    text = lua_tolstring(L, -1, &len);
-    if (!text) luaL_error(L, "option '%s' must be a string", name);
-    if (strlen(text) != len || strpbrk(text, "\r\n"))
-      luaL_error(L, "option '%s' has a CR, LF or NUL", name);
+  int type = lua_getfield(L, 1, name);
+  if (type != LUA_TNIL && type != LUA_TSTRING) luaL_error(L, "option '%s' must be a string", name);
+  if (type == LUA_TSTRING) text = lua_tolstring(L, -1, &len);
+  if (text && (strlen(text) != len || strpbrk(text, "\r\n"))) {
+    luaL_error(L, "option '%s' has a CR, LF or NUL", name);
   }
   lua_pop(L, 1); /* the options table keeps the string alive */
   return text;

@@ -3,6 +3,7 @@
  * Floor 4: may rely on all floors below and on Lua 5.4.
  */
 #include <string.h>
+#include <time.h>
 
 #include "lua/binding.h"
 
@@ -65,12 +66,19 @@ void l_push_reply(lua_State *L, const struct stls_event *event) {
   }
 }
 
+/* Seconds since the epoch. */
+static double now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_REALTIME, &time);
+  return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
 void l_push_trace(lua_State *L, const struct stls_trace_event *event) {
   static const char *const directions[] = {"sent", "received", "note"};
   lua_createtable(L, 0, 4);
   set_text(L, "direction", directions[event->direction]);
   set_flag(L, "encrypted", event->encrypted);
-  lua_pushnumber(L, event->time);
+  lua_pushnumber(L, now());
   lua_setfield(L, -2, "time");
   if (event->bytes > 0) {
     lua_pushinteger(L, (lua_Integer)event->bytes);

@@ -3,13 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-static double now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_REALTIME, &time);
-  return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
-}
 
 static void add(struct stls_trace *trace, enum stls_trace_direction direction,
                 struct stls_slice text, size_t bytes) {
@@ -18,7 +11,6 @@ static void add(struct stls_trace *trace, enum stls_trace_direction direction,
   event->next = NULL;
   event->direction = direction;
   event->encrypted = trace->encrypted;
-  event->time = now();
   event->bytes = bytes;
   event->len = text.len;
   if (text.len > 0) memcpy(event->text, text.ptr, text.len);

@@ -3,9 +3,9 @@
  * Floor 1, mail wing: may rely on base/ only.
  *
  * A queue of events. The dialogue adds what it sends and receives; whoever owns
- * the trace takes them out. Credentials never get in: the encoder knows which
- * arguments are secret by their type, and writes SECRET_SHOWN in their place.
- * Message content is counted, not kept.
+ * the trace takes them out, and knows what time it is. Credentials never get in: the encoder knows
+ * which arguments are secret by their type, and writes SECRET_SHOWN in their place. Message content
+ * is counted, not kept.
  */
 #ifndef STLS_MAIL_TRACE_H
 #define STLS_MAIL_TRACE_H
@@ -24,7 +24,6 @@ struct stls_trace_event {
   struct stls_trace_event *next;
   enum stls_trace_direction direction;
   bool encrypted;
-  double time;  /* seconds since the epoch */
   size_t bytes; /* of message content; 0 for a line */
   size_t len;   /* of text */
   char text[];

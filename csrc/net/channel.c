@@ -1,7 +1,10 @@
 /* net/channel.c - see channel.h. */
 #include "net/channel.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -11,6 +14,23 @@
 void stls_channel_init(struct stls_channel *channel, int fd) {
   channel->fd = fd;
   channel->tls = NULL;
+}
+
+bool stls_channel_local_address(const struct stls_channel *channel, char *text_r, size_t size) {
+  struct sockaddr_storage own;
+  socklen_t len = sizeof own;
+  memset(&own, 0, sizeof own);
+  getsockname(channel->fd, (struct sockaddr *)&own, &len);
+  if (own.ss_family == AF_INET6) {
+    inet_ntop(AF_INET6, &((struct sockaddr_in6 *)(void *)&own)->sin6_addr, text_r, (socklen_t)size);
+    return true;
+  }
+  if (own.ss_family == AF_INET) {
+    inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)&own)->sin_addr, text_r, (socklen_t)size);
+  } else {
+    snprintf(text_r, size, "127.0.0.1");
+  }
+  return false;
 }
 
 int stls_channel_end(struct stls_channel *channel) {

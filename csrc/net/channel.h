@@ -20,6 +20,9 @@ struct stls_channel {
 /* Takes a connected, non-blocking descriptor over. */
 void stls_channel_init(struct stls_channel *channel, int fd);
 
+/* Writes our own address; true when it is IPv6. Anything but TCP counts as 127.0.0.1. */
+bool stls_channel_local_address(const struct stls_channel *channel, char *text_r, size_t size);
+
 /* Frees TLS. Returns the descriptor, which the caller closes, or -1. */
 int stls_channel_end(struct stls_channel *channel);
 

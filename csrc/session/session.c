@@ -8,12 +8,9 @@
  */
 #include "session/session.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -304,16 +301,8 @@ void stls_session_open(struct stls_session *session) {
 
 /* RFC 5321 4.1.3: a client without a name of its own says its address. */
 static void name_client(struct stls_session *session) {
-  struct sockaddr_storage own;
-  socklen_t len = sizeof own;
-  char text[INET6_ADDRSTRLEN] = "127.0.0.1";
-  bool v6 = false;
-  if (getsockname(session->channel.fd, (struct sockaddr *)&own, &len) == 0) {
-    v6 = own.ss_family == AF_INET6;
-    if (v6)
-      inet_ntop(AF_INET6, &((struct sockaddr_in6 *)(void *)&own)->sin6_addr, text, sizeof text);
-    else inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)&own)->sin_addr, text, sizeof text);
-  }
+  char text[64];
+  bool v6 = stls_channel_local_address(&session->channel, text, sizeof text);
   snprintf(session->client_name, sizeof session->client_name, "[%s%s]", v6 ? "IPv6:" : "", text);
   session->dialogue_config.client_name = session->client_name;
 }
