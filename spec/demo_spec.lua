@@ -213,7 +213,7 @@ describe("make demo", function()
         io.open(%q, "w"):close()
         io.popen("sleep 60"):read "a"
       end]]):format(mark))
-    local pipe = assert(io.popen(("%s >%s 2>&1 </dev/null & echo $!; wait $!; echo $?"):format(
+    local pipe = assert(io.popen(("%s >%s 2>&1 </dev/null & echo $!; wait $! 2>/dev/null; echo $?"):format(
       command(dir, code):format "exec env --default-signal=INT,QUIT setsid", log)))
     local group = pipe:read "n"
     wait_until("the demo stands still", function() return lfs.attributes(mark) end)

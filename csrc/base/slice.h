@@ -26,7 +26,7 @@ static inline struct stls_slice stls_slice(const char *ptr, size_t len) {
 
 /* A slice over a NUL-terminated string; empty for NULL. */
 static inline struct stls_slice stls_slice_of(const char *text) {
-  return stls_slice(text, text ? strlen(text) : 0);
+  return text ? stls_slice(text, strlen(text)) : stls_slice("", 0);
 }
 
 /* The slice without its first `n` bytes; `n` must not exceed its length. */

@@ -109,6 +109,13 @@ killer=$!
 while :; do wait $pid; [ $? -gt 128 ] && kill -0 $pid 2>/dev/null || break; done
 kill -TERM $killer 2>/dev/null
 wait $killer
+kill -TERM -$pid 2>/dev/null
+tries=0
+while kill -0 -$pid 2>/dev/null && [ $tries -lt 100 ]; do
+  tries=$((tries + 1))
+  sleep 0.02
+done
+kill -KILL -$pid 2>/dev/null
 ]]
 
 local Program = {}
@@ -129,7 +136,10 @@ end
 -- between TERM and KILL, 10 unless told. Returns an object with `pid`.
 function process.start(options)
   local pid_path = os.tmpname()
-  local script = guard:format("exec " .. quote_all(options.words), quote(options.log),
+  -- A session of its own: what a terminal signals (Ctrl-C, hang-up) reaches the guard alone,
+  -- and not servers that would take it for a wish to reload; and the guard knows the program's
+  -- children, which outlive it for a moment, as a group.
+  local script = guard:format("exec setsid " .. quote_all(options.words), quote(options.log),
     quote(pid_path), patience.seconds(options.grace or 10) // 1)
   local pipe = assert(io.popen("exec sh -c " .. quote(script) .. " >/dev/null 2>&1", "w"))
   local program = setmetatable({ pipe = pipe, log = options.log, name = options.words[1] }, Program)
