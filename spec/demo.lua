@@ -3,27 +3,10 @@
 -- it started. Exit status 0 only when the message came back as it was sent.
 --
 -- However it ends, by an error, Ctrl-C or a signal, no process and no file is left: the servers
--- have their guards (support/process.lua), and the directory has one here.
+-- and their directory have guards (support/process.lua).
 
 local servers = require "spec.support.servers"
 local shell = require "spec.support.shell"
-
--- A shell that waits for the end of this process, in whatever way that comes, and for that
--- of the servers, and then removes the directory if it is still there.
-local guard = [[
-trap : INT TERM HUP
-cat >/dev/null
-tries=0
-while [ $tries -lt 200 ]; do
-  tries=$((tries + 1))
-  kill -0 %d 2>/dev/null || kill -0 %d 2>/dev/null || { rm -rf -- %s 2>/dev/null && exit; }
-  sleep 0.1
-done]]
-
-local function guard_directory(mail)
-  local script = guard:format(mail.programs[1].pid, mail.programs[2].pid, shell.quote(mail.dir))
-  return assert(io.popen("exec sh -c " .. shell.quote(script), "w"))
-end
 
 -- The interpreter that runs this.
 local function interpreter()
@@ -49,7 +32,6 @@ end
 
 io.stdout:setvbuf "line"
 local mail <close> = servers.start()
-mail.guard = guard_directory(mail) -- closed with the Lua state, behind `mail`
 print(("Exim and Dovecot are running on %s, with all their files in %s."):format(
   mail.host, mail.dir))
 local came_back = roundtrip(mail)

@@ -44,14 +44,17 @@ local function run(dir, code, prefix)
   return status, output
 end
 
--- The processes that have to do with a directory: by their command line or environment.
+-- The processes of a demo whose temporary directory this is: their command line or environment
+-- names it, or a file in it. (The directory's own guard is the spec's, and names nothing in it.)
 local function processes_of(dir)
   local found = {}
   for pid in lfs.dir "/proc" do
     if pid:find "^%d+$" then
       for _, name in ipairs { "cmdline", "environ" } do
         local text = process.read_file(("/proc/%s/%s"):format(pid, name))
-        if text and text:find(dir, 1, true) then found[#found + 1] = pid .. " " .. text end
+        if text and (text:find(dir .. "/", 1, true) or text:find("TMPDIR=" .. dir, 1, true)) then
+          found[#found + 1] = pid .. " " .. text
+        end
       end
     end
   end

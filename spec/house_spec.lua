@@ -74,8 +74,8 @@ describe("make house #package", function()
 
   setup(function()
     tree = shell.must "mktemp -d"
-    shell.must("cp -R Makefile tools %s/", tree)
-    shell.must("mkdir -p %s/spec && cp -R spec/check %s/spec/", tree, tree)
+    shell.must("mkdir -p %s/spec && cp Makefile %s/ && cp -R spec/check spec/tools %s/spec/",
+      tree, tree, tree)
     for file, text in pairs(good) do
       shell.write(tree .. "/csrc/" .. file, text)
     end

@@ -233,7 +233,7 @@ describe("what a script passes in", function()
           sets[#sets + 1] = set
         end
         assert_refused("imap", each("set", sets, call))
-        assert_refused("imap", each("set", { 1.0, true, 0, {}, { 0 }, math.mininteger }, call))
+        assert_refused("imap", each("set", { 1.0, true, 0, { 0 }, { true }, math.mininteger }, call))
       end)
     end
 

@@ -13,7 +13,8 @@
 
 struct stls_limits {
   size_t line;     /* one reply line; RFC 5321 4.5.3.1.5 says 512, servers exceed it */
-  size_t reply;    /* all lines of one reply, or one IMAP response without its content */
+  size_t reply;    /* all lines of one reply, or one IMAP response without its content; */
+                   /* there a list counts for some more, as it does in memory */
   size_t depth;    /* nesting of parentheses in an IMAP response */
   size_t greeting; /* everything a server may say before the session is open */
 };

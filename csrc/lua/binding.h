@@ -72,10 +72,14 @@ void l_push_security(lua_State *L, struct stls_session *session);
 int l_push_certificate(lua_State *L, struct stls_session *session, bool pem);
 void l_push_capabilities(lua_State *L, const struct stls_capabilities *capabilities);
 void l_push_slice(lua_State *L, struct stls_slice slice);
+void l_push_upper(lua_State *L, struct stls_slice slice);
 
 /* imap_values.c: [-0, +1] the response's value; [-0, +1] the arguments of a response code. */
 void l_push_response(lua_State *L, const struct stls_imap_response *response);
 void l_push_code_arguments(lua_State *L, const struct stls_imap_response *response);
+
+/* imap_values.c: [-0, +1] the message as far as it came since the literal before this one. */
+void l_push_fresh_items(lua_State *L, const struct stls_imap_response *response);
 
 /* imap_values.c: [-0, +1] the section that the literal being streamed is, as in msg.sections. */
 void l_push_streamed_section(lua_State *L, const struct stls_imap_response *response);

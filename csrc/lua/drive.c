@@ -120,17 +120,17 @@ static int push_content(lua_State *L, const struct stls_event *event) {
   lua_pushinteger(L, (lua_Integer)event->offset);
   l_push_streamed_section(L, event->response);
   if (event->offset > 0) return 5;
-  l_push_response(L, event->response);
+  l_push_fresh_items(L, event->response);
   return 6;
 }
 
 static int push_untagged(lua_State *L, const struct stls_imap_response *response) {
   lua_pushliteral(L, "untagged");
-  l_push_slice(L, response->name);
+  l_push_upper(L, response->name); /* RFC 9051 9, note 1: case does not matter */
   if (response->has_number) lua_pushinteger(L, response->number);
   else lua_pushnil(L);
   l_push_response(L, response);
-  lua_pushinteger(L, (lua_Integer)response->size);
+  lua_pushinteger(L, (lua_Integer)response->weight);
   return 5;
 }
 
@@ -231,8 +231,8 @@ static int drive(lua_State *L) {
 
 /*
  * op:next() -> "reply", reply | "recipient", index, reply | "line", text
- *            | "content", piece [, size, offset, section [, message so far]]
- *            | "untagged", name, number, value, octets | "want_content"
+ *            | "content", piece [, size, offset, section [, fresh items]]
+ *            | "untagged", name, number, value, weight | "want_content"
  *            | "want_credential", "password" or "token" | "trace", event | "done"
  *            | nil, error
  * Waits until there is something to say. After "done" and nil the operation is over.
@@ -243,6 +243,5 @@ int l_operation_next(lua_State *L) {
   if (!operation->session) return luaL_error(L, "the operation is over");
   if (operation->session->waiting) return luaL_error(L, "the operation is waited for already");
   lua_getiuservalue(L, 1, UV_SESSION);
-  if (operation->session->session) stls_session_resumed(operation->session->session);
   return drive(L);
 }

@@ -339,20 +339,25 @@ static void set_item(lua_State *L, struct stls_slice item, Response response, si
   }
 }
 
-/* [-0, +1] a message: the items of a FETCH response, or those that are there so far */
-static void push_message(lua_State *L, Response response) {
-  size_t index, end = response->node_count;
+/* [-0, +1] a message: the items of a FETCH response from node `index` on */
+static void push_message(lua_State *L, Response response, size_t index) {
+  size_t end = response->node_count;
   lua_createtable(L, 0, 8);
   if (response->has_number) {
     lua_pushinteger(L, response->number);
     lua_setfield(L, -2, "seq");
   }
   if (end == 0 || type_at(response, 0) != STLS_IMAP_LIST) return;
-  for (index = 1; index + 1 < end; index = stls_imap_node_next(response, index + 1)) {
+  for (; index + 1 < end; index = stls_imap_node_next(response, index + 1)) {
     set_item(L, stls_imap_node_text(response, index), response, index + 1);
     if (type_at(response, index + 1) == STLS_IMAP_LIST && response->nodes[index + 1].len == 0)
       return;
   }
+}
+
+/* Whoever wants all of them adds them up: to start anew at each literal takes quadratic time. */
+void l_push_fresh_items(lua_State *L, const struct stls_imap_response *response) {
+  push_message(L, response, response->fresh);
 }
 
 void l_push_streamed_section(lua_State *L, const struct stls_imap_response *response) {
@@ -368,7 +373,8 @@ static void push_condition(lua_State *L, Response response) {
   l_push_slice(L, response->text);
   lua_setfield(L, -2, "text");
   if (response->node_count == 0) return;
-  set_string(L, "code", response, 0);
+  l_push_upper(L, stls_imap_node_text(response, 0));
+  lua_setfield(L, -2, "code");
   l_push_code_arguments(L, response);
   lua_setfield(L, -2, "arguments");
 }
@@ -379,7 +385,7 @@ void l_push_code_arguments(lua_State *L, const struct stls_imap_response *respon
 
 void l_push_response(lua_State *L, const struct stls_imap_response *response) {
   if (response->is_status) push_condition(L, response);
-  else if (stls_slice_is(response->name, "FETCH")) push_message(L, response);
+  else if (stls_slice_is(response->name, "FETCH")) push_message(L, response, 1);
   else if (stls_slice_is(response->name, "LIST") || stls_slice_is(response->name, "LSUB"))
     push_mailbox_list(L, response);
   else if (stls_slice_is(response->name, "STATUS")) push_status(L, response);

@@ -65,14 +65,17 @@ static unsigned port_option(lua_State *L) {
   return (unsigned)port;
 }
 
+#define SIZE_MOST  (((lua_Integer)1 << 28) - 1) /* bytes of a limit: offsets are 32 bits wide */
+#define DEPTH_MOST 1000                         /* nested tables are made recursively */
+
 /* A limit of the table on the stack's top. */
-static void limit_option(lua_State *L, const char *name, size_t *limit) {
+static void limit_option(lua_State *L, const char *name, lua_Integer most, size_t *limit) {
   int is_integer;
   lua_Integer value;
   if (lua_getfield(L, -1, name) != LUA_TNIL) {
     value = lua_tointegerx(L, -1, &is_integer);
-    if (!is_integer || value < 1 || value > UINT32_MAX / 16)
-      luaL_error(L, "limit '%s' must be a positive integer below 2^28", name);
+    if (!is_integer || value < 1 || value > most)
+      luaL_error(L, "limit '%s' must be an integer from 1 to %d", name, (int)most);
     *limit = (size_t)value;
   }
   lua_pop(L, 1);
@@ -82,10 +85,10 @@ static void read_limits(lua_State *L, struct stls_limits *limits) {
   static const struct stls_limits defaults = STLS_LIMITS_DEFAULT;
   *limits = defaults;
   if (lua_getfield(L, 1, "limits") == LUA_TTABLE) {
-    limit_option(L, "line", &limits->line);
-    limit_option(L, "reply", &limits->reply);
-    limit_option(L, "depth", &limits->depth);
-    limit_option(L, "greeting", &limits->greeting);
+    limit_option(L, "line", SIZE_MOST, &limits->line);
+    limit_option(L, "reply", SIZE_MOST, &limits->reply);
+    limit_option(L, "depth", DEPTH_MOST, &limits->depth);
+    limit_option(L, "greeting", SIZE_MOST, &limits->greeting);
   }
   lua_pop(L, 1);
 }

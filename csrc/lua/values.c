@@ -11,6 +11,14 @@ void l_push_slice(lua_State *L, struct stls_slice slice) {
   lua_pushlstring(L, slice.ptr, slice.len);
 }
 
+void l_push_upper(lua_State *L, struct stls_slice slice) {
+  luaL_Buffer buffer;
+  char *text = luaL_buffinitsize(L, &buffer, slice.len);
+  size_t i;
+  for (i = 0; i < slice.len; i++) text[i] = stls_upper(slice.ptr[i]);
+  luaL_pushresultsize(&buffer, slice.len);
+}
+
 /* [-0, +0] sets a field of the table on the top; nothing for NULL. */
 static void set_text(lua_State *L, const char *name, const char *text) {
   if (!text) return;

@@ -312,6 +312,14 @@ bool stls_reply_add_line(struct stls_reply *reply, struct stls_slice line) {
   return stls_buffer_append_slice(&reply->text, line);
 }
 
+bool stls_dialogue_count_line(struct stls_dialogue *d, struct stls_slice line) {
+  d->reply_size += line.len + 2; /* its line end: empty lines count as well */
+  if (d->reply_size <= d->config->limits.reply) return true;
+  return stls_dialogue_fail(d, STLS_ERROR_LIMIT,
+                            "the server's reply is longer than the limit of %zu bytes",
+                            d->config->limits.reply);
+}
+
 void stls_reply_set_status(struct stls_reply *reply, struct stls_slice status) {
   size_t len = status.len < sizeof reply->status ? status.len : sizeof reply->status - 1;
   memcpy(reply->status, status.ptr, len);

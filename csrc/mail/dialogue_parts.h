@@ -70,8 +70,8 @@ struct stls_dialogue {
   bool awaits_delivery; /* the final dot is sent, its answer has not come */
 
   bool reading_lines; /* POP3: in the lines or content of an answer */
-  size_t listed;      /* POP3: bytes of the list so far, against limits.reply */
   bool reply_started; /* SMTP: in a reply of several lines */
+  size_t reply_size;  /* SMTP, POP3: bytes of its lines so far */
   size_t scanned;     /* input bytes known to hold no line end */
 
   struct stls_imap_parser *parser;     /* IMAP only */
@@ -124,6 +124,9 @@ void stls_reply_clear(struct stls_reply *reply);
 
 /* Adds a line to its text, within the limit; false when that breaks. */
 bool stls_reply_add_line(struct stls_reply *reply, struct stls_slice line);
+
+/* Counts a line of a reply against limits.reply; false when that breaks (then failed). */
+bool stls_dialogue_count_line(struct stls_dialogue *d, struct stls_slice line);
 
 /* Sets its status, cut to what fits. */
 void stls_reply_set_status(struct stls_reply *reply, struct stls_slice status);

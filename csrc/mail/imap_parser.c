@@ -23,11 +23,15 @@ enum lexeme {
   LEX_QUOTED,
   LEX_ESCAPED, /* behind a backslash in quotes */
   LEX_LITERAL_SIZE,
+  LEX_LITERAL_PLUS, /* behind the "+" of a size; servers have no use for it */
   LEX_LITERAL_LINE, /* between } and the octets */
   LEX_LITERAL,
   LEX_CONTENT, /* a literal that is handed out */
   LEX_LINE_END /* behind CR */
 };
+
+#define LIST_WEIGHT 32         /* "()" is short on the wire, and a table of its own in memory */
+#define NO_SIZE     UINT64_MAX /* of a literal: no digit has come yet */
 
 struct stls_imap_parser {
   struct stls_limits limits;
@@ -41,6 +45,7 @@ struct stls_imap_parser {
   bool starts_new; /* the response is complete: the next byte begins another */
   uint64_t literal_left;
   struct stls_imap_content content;
+  size_t fresh; /* the node behind the last literal that was handed out */
   size_t tag_len, name_start, name_len, text_start, text_len;
   struct stls_imap_response response;
   bool records;
@@ -85,6 +90,7 @@ static void begin_response(struct stls_imap_parser *parser) {
   memset(&parser->response, 0, sizeof parser->response);
   parser->tag_len = parser->name_start = parser->name_len = 0;
   parser->text_start = parser->text_len = parser->token = 0;
+  parser->fresh = 1; /* behind the list that all data items are in */
   parser->in_code = parser->is_fetch = parser->starts_new = false;
   parser->lexeme = LEX_TAG;
 }
@@ -111,6 +117,13 @@ enum stls_error_kind stls_imap_parser_failure(const struct stls_imap_parser *par
 
 /* {====== Nodes ====== */
 
+/* Blanks leave nothing in the buffers, but they count as well: a response has an end. */
+static void count(struct stls_imap_parser *parser, size_t octets) {
+  parser->response.weight += octets;
+  if (parser->response.weight > parser->limits.reply)
+    fail(parser, STLS_ERROR_LIMIT, "the server's response is longer than the limit allows");
+}
+
 static size_t node_count(const struct stls_imap_parser *parser) {
   return stls_buffer_length(&parser->nodes) / sizeof(struct stls_imap_node);
 }
@@ -133,6 +146,7 @@ static void open_list(struct stls_imap_parser *parser) {
   check_buffer(parser, &parser->open,
                "the server's response is nested deeper than the limit allows");
   add_node(parser, STLS_IMAP_LIST, 0, 0);
+  count(parser, LIST_WEIGHT);
 }
 
 static void close_list(struct stls_imap_parser *parser) {
@@ -243,7 +257,8 @@ static void end_name(struct stls_imap_parser *parser) {
     fail(parser, STLS_ERROR_PROTOCOL, "the server's line is not an IMAP response");
     return;
   }
-  if (!parser->response.has_number && stls_slice_number(name, UINT32_MAX, &number)) {
+  if (parser->response.kind == STLS_IMAP_UNTAGGED && !parser->response.has_number &&
+      stls_slice_number(name, UINT32_MAX, &number)) {
     parser->response.has_number = true;
     parser->response.number = (uint32_t)number;
     begin_token(parser, LEX_NAME);
@@ -299,7 +314,7 @@ static size_t lex_value(struct stls_imap_parser *parser, struct stls_slice input
     case '"': begin_token(parser, LEX_QUOTED); return 1;
     case '{':
       begin_token(parser, LEX_LITERAL_SIZE);
-      parser->literal_left = 0;
+      parser->literal_left = NO_SIZE;
       return 1;
     case '\r':
     case '\n': return take_line_end(parser, c);
@@ -392,14 +407,17 @@ static size_t lex_escaped(struct stls_imap_parser *parser, struct stls_slice inp
 
 static size_t lex_literal_size(struct stls_imap_parser *parser, struct stls_slice input) {
   char c = input.ptr[0];
-  if (stls_is_digit(c)) {
+  if (stls_is_digit(c) && parser->lexeme == LEX_LITERAL_SIZE) {
+    if (parser->literal_left == NO_SIZE) parser->literal_left = 0;
     if (parser->literal_left > (uint64_t)INT64_MAX / 10 - 9) {
       fail(parser, STLS_ERROR_PROTOCOL, "the server announces an impossible literal");
     }
     parser->literal_left = parser->literal_left * 10 + (uint64_t)(c - '0');
-  } else if (c == '}') {
+  } else if (c == '}' && parser->literal_left != NO_SIZE) {
     parser->lexeme = LEX_LITERAL_LINE;
-  } else if (c != '+') {
+  } else if (c == '+' && parser->lexeme == LEX_LITERAL_SIZE) {
+    parser->lexeme = LEX_LITERAL_PLUS;
+  } else {
     fail(parser, STLS_ERROR_PROTOCOL, "the server's response has a malformed literal");
   }
   return 1;
@@ -410,6 +428,8 @@ static void begin_literal(struct stls_imap_parser *parser) {
     parser->content.size = parser->literal_left;
     parser->content.offset = 0;
     add_node(parser, STLS_IMAP_STREAMED, parser->token, 0);
+    parser->response.fresh = parser->fresh;
+    parser->fresh = node_count(parser);
     parser->lexeme = LEX_CONTENT;
     return;
   }
@@ -485,7 +505,8 @@ static size_t lex(struct stls_imap_parser *parser, struct stls_slice input) {
     case LEX_SECTION: return lex_section(parser, input);
     case LEX_QUOTED: return lex_quoted(parser, input);
     case LEX_ESCAPED: return lex_escaped(parser, input);
-    case LEX_LITERAL_SIZE: return lex_literal_size(parser, input);
+    case LEX_LITERAL_SIZE:
+    case LEX_LITERAL_PLUS: return lex_literal_size(parser, input);
     case LEX_LITERAL_LINE: return lex_literal_line(parser, input);
     case LEX_LITERAL: return lex_literal(parser, input);
     case LEX_CONTENT: return lex_content(parser, input);
@@ -495,13 +516,6 @@ static size_t lex(struct stls_imap_parser *parser, struct stls_slice input) {
 }
 
 /* }====== */
-
-/* Blanks leave nothing in the buffers, but they count as well: a response has an end. */
-static void count(struct stls_imap_parser *parser, size_t octets) {
-  parser->response.size += octets;
-  if (parser->response.size > parser->limits.reply)
-    fail(parser, STLS_ERROR_LIMIT, "the server's response is longer than the limit allows");
-}
 
 static void record(struct stls_imap_parser *parser, const char *from, const char *to) {
   if (parser->records && to > from) stls_buffer_append(&parser->record, from, (size_t)(to - from));

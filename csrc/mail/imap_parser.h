@@ -48,7 +48,8 @@ struct stls_imap_response {
   uint32_t number;
   bool is_status;         /* OK, NO, BAD, BYE, PREAUTH: nodes are the response code's */
   struct stls_slice text; /* of a status or continuation, for people */
-  size_t size;            /* octets on the wire, without content */
+  size_t fresh;           /* CONTENT: the first node behind the literal handed out before */
+  size_t weight;          /* against limits.reply: octets without content, and some per list */
   const char *strings;    /* what the nodes' offsets refer to */
   const struct stls_imap_node *nodes;
   size_t node_count;

@@ -51,7 +51,8 @@ void stls_opening_count(struct stls_dialogue *d, size_t bytes) {
   d->heard += bytes;
   if (d->heard <= d->config->limits.greeting) return;
   stls_dialogue_fail(d, STLS_ERROR_LIMIT,
-                     "the server said more than %zu bytes before the session was open",
+                     "the server said more than the limit of %zu bytes before the session "
+                     "was open",
                      d->config->limits.greeting);
 }
 
@@ -115,7 +116,8 @@ static bool has_trailing_bytes(const struct stls_dialogue *d) {
 
 static bool must_authenticate(const struct stls_dialogue *d) {
   const struct stls_dialogue_config *config = d->config;
-  return config->has_password || config->has_token || config->mechanisms;
+  bool by_certificate = config->has_certificate && config->user;
+  return config->has_password || config->has_token || config->mechanisms || by_certificate;
 }
 
 static bool must_not_authenticate(const struct stls_dialogue *d) {

@@ -43,7 +43,7 @@ static enum stls_read read_status(struct stls_dialogue *d, struct stls_slice lin
   if (takes_word(&text, "+OK")) {
     reply->class = STLS_ON_POSITIVE;
     d->reading_lines = d->form == STLS_ANSWER_LINES || d->form == STLS_ANSWER_CONTENT;
-    d->listed = 0;
+    d->reply_size = 0;
     if (d->form == STLS_ANSWER_CONTENT) stls_content_decoder_init(&d->content_in);
   } else if (takes_word(&text, "-ERR")) {
     reply->class = STLS_ON_PERMANENT;
@@ -68,13 +68,7 @@ static enum stls_read read_list_line(struct stls_dialogue *d, struct stls_slice 
     return STLS_READ_REPLY;
   }
   if (line.len > 0 && line.ptr[0] == '.') line = stls_slice_from(line, 1);
-  d->listed += line.len + 2;
-  if (d->listed > d->config->limits.reply) {
-    stls_dialogue_fail(d, STLS_ERROR_LIMIT,
-                       "the server's list is longer than the limit of %zu bytes",
-                       d->config->limits.reply);
-    return STLS_READ_FAILED;
-  }
+  if (!stls_dialogue_count_line(d, line)) return STLS_READ_FAILED;
   if (d->table == &stls_opening_table) {
     stls_buffer_append_char(&d->reply.text, '\n');
     if (stls_buffer_append_slice(&d->reply.text, line)) return STLS_READ_MORE;

@@ -62,7 +62,11 @@ static enum stls_read read_line(struct stls_dialogue *d, struct stls_slice line)
     stls_error_reply(&d->error, 0, stls_slice("", 0), line);
     return STLS_READ_FAILED;
   }
-  if (!d->reply_started) stls_reply_clear(reply);
+  if (!d->reply_started) {
+    stls_reply_clear(reply);
+    d->reply_size = 0;
+  }
+  if (!stls_dialogue_count_line(d, line)) return STLS_READ_FAILED;
   d->reply_started = !last;
   reply->code = code;
   reply->class = class_of(code);

@@ -226,14 +226,10 @@ static void hint_at_port(struct stls_session *session) {
                   port);
 }
 
-/* Sets the error; the shortest bound is the one that has passed. */
-static void tell_too_late(struct stls_session *session, double now) {
+static void tell_too_late(struct stls_session *session) {
   const struct stls_session_config *config = &session->config;
   const char *during = phase_name(session);
-  if (config->deadline > 0 && now >= session->begun_at + config->deadline) {
-    stls_error_set(&session->error, STLS_ERROR_TIMEOUT, during,
-                   "the operation was not over within its deadline of %g s", config->deadline);
-  } else if (session->phase == RESOLVING) {
+  if (session->phase == RESOLVING) {
     stls_error_set(&session->error, STLS_ERROR_TIMEOUT, during,
                    "looking up %s took longer than %g s", session->host, config->connect_timeout);
   } else if (session->phase == DIALING) {
@@ -249,7 +245,7 @@ static void tell_too_late(struct stls_session *session, double now) {
 
 static bool is_too_late(struct stls_session *session, double now) {
   if (now < patience_ends(session)) return false;
-  tell_too_late(session, now);
+  tell_too_late(session);
   session->error.unknown = session->dialogue && stls_dialogue_delivery_unknown(session->dialogue);
   hint_at_port(session);
   return true;
@@ -278,10 +274,6 @@ static enum stls_step wait_for(struct stls_session *session, unsigned events) {
 
 void stls_session_begun(struct stls_session *session) {
   session->begun_at = session->progress_at = stls_clock_now();
-}
-
-void stls_session_resumed(struct stls_session *session) {
-  session->progress_at = stls_clock_now();
 }
 
 /* }====== */

@@ -75,9 +75,6 @@ struct stls_dialogue *stls_session_dialogue(struct stls_session *session);
 /* To be called when an operation was begun on the dialogue: its time runs from here. */
 void stls_session_begun(struct stls_session *session);
 
-/* To be called when the owner comes back from an event: its own time is not the server's. */
-void stls_session_resumed(struct stls_session *session);
-
 /* Goes on as far as it can without waiting. The event is valid when CARE is returned. */
 enum stls_step stls_session_step(struct stls_session *session, struct stls_event *event_r);
 

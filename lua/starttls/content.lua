@@ -46,14 +46,15 @@ end
 --- A sink for what the caller gave: an open file, a function, or nothing for a string.
 -- @param target  file, function or nil
 -- @param limit   octets that a string may have; beyond that the sink fails
+-- @param during  the phase, for that error
 -- @return the sink, and a function that returns the string (nil when the content went elsewhere)
-function content.sink(target, limit)
+function content.sink(target, limit, during)
   if target == nil then
     local pieces, size = {}, 0
     return function(piece)
       if not piece then return true end
       size = size + #piece
-      if size > limit then return nil, content.too_long("content", limit) end
+      if size > limit then return nil, content.too_long(during, limit) end
       pieces[#pieces + 1] = piece
       return true
     end, function() return #pieces == 1 and pieces[1] or table.concat(pieces) end

@@ -28,11 +28,11 @@ end
 --- Keeps the mailbox's counts right, and tells the caller's handlers.
 function Imap:unasked(name, number, value)
   local mailbox = self.mailbox
-  if name == "EXISTS" then
+  if name == "EXISTS" and number then
     if mailbox then mailbox.exists = number end
     call(self, "exists", number)
-  elseif name == "EXPUNGE" then
-    if mailbox and mailbox.exists then mailbox.exists = mailbox.exists - 1 end
+  elseif name == "EXPUNGE" and number then
+    if mailbox then mailbox.exists = math.max(0, mailbox.exists - 1) end
     call(self, "expunge", number)
   elseif name == "FETCH" then
     call(self, "fetch", value)
@@ -46,11 +46,11 @@ end
 -- }======
 
 --- Bounds what a command gathers, like one reply: a server may never stop.
--- @return function(octets) -> true, or nil and an error
+-- @return function(weight) -> true, or nil and an error
 local function bounded(self, during)
   local left = self.reply_limit
-  return function(octets)
-    left = left - octets
+  return function(weight)
+    left = left - weight
     if left >= 0 then return true end
     return nil, errors.new { kind = "limit", during = during,
       message = ("the server's responses are longer than the limit of %d bytes")
@@ -66,10 +66,10 @@ end
 local function collect(self, during, wanted, args)
   local values, take = {}, bounded(self, during)
   local reply, err = self:ask(during, {
-    untagged = function(_, name, number, value, octets)
+    untagged = function(_, name, number, value, weight)
       if name ~= wanted then return self:unasked(name, number, value) end
       values[#values + 1] = value or number
-      return take(octets)
+      return take(weight)
     end,
   }, args:unpack())
   if not reply then return nil, err end
@@ -118,12 +118,12 @@ end
 
 --- Notes what SELECT's untagged responses say of the mailbox.
 local function note_mailbox(mailbox, name, number, value)
-  if name == "EXISTS" then mailbox.exists = number
+  if name == "EXISTS" then mailbox.exists = number or mailbox.exists
   elseif name == "RECENT" then mailbox.recent = number
   elseif name == "FLAGS" then mailbox.flags = value
   elseif name == "OK" and value.code then
     local argument = value.arguments[1]
-    if value.code == "PERMANENTFLAGS" then mailbox.permanent_flags = argument
+    if value.code == "PERMANENTFLAGS" then mailbox.permanent_flags = argument or {}
     elseif value.code == "UIDVALIDITY" or value.code == "UIDNEXT" or value.code == "UNSEEN"
         or value.code == "HIGHESTMODSEQ" then mailbox[value.code:lower()] = argument
     else return false end
@@ -192,6 +192,12 @@ local function set_text(set, what)
   return table.concat(parts, ",")
 end
 
+--- Whether a set is what a search that found nothing returns. IMAP has no empty set; for the
+-- caller it means that nothing is to be done, and above all not "all".
+local function is_empty(set)
+  return type(set) == "table" and #set == 0
+end
+
 --- A command about messages: by UID unless by_seq.
 local function message_command(verb, set, by_seq)
   local args = by_seq and arguments.of(verb) or arguments.of("UID", verb)
@@ -224,19 +230,34 @@ end
 local Gatherer = {}
 Gatherer.__index = Gatherer
 
-function Gatherer:begin(section, so_far, size)
-  local target = self.choose and self.choose(so_far, section) or nil
+--- Keeps the message so far, by which the caller chooses a sink.
+-- @param fresh  the items that came since the literal before
+function Gatherer:learn(fresh)
+  local so_far = self.so_far
+  if not so_far then
+    self.so_far = fresh
+    return
+  end
+  for name, value in pairs(fresh) do
+    if name ~= "sections" then so_far[name] = value end
+  end
+  for section, text in pairs(fresh.sections) do so_far.sections[section] = text end
+end
+
+function Gatherer:begin(section, fresh, size)
+  if self.choose then self:learn(fresh) end
+  local target = self.choose and self.choose(self.so_far, section) or nil
   if not target then self.left = self.left - size end
   if self.left < 0 then return nil, content.too_long("fetch", self.limit) end
   self.section = section
-  self.take, self.result = content.sink(target, self.limit)
+  self.take, self.result = content.sink(target, self.limit, "fetch")
   return true
 end
 
 --- A piece of a literal: to the sink that the caller chose, or into a string.
-function Gatherer:content(piece, size, offset, section, so_far)
+function Gatherer:content(piece, size, offset, section, fresh)
   if offset == 0 then
-    local begun, too_long = self:begin(section, so_far, size)
+    local begun, too_long = self:begin(section, fresh, size)
     if not begun then return nil, too_long end
   end
   local taken, err = self.take(piece)
@@ -249,8 +270,9 @@ function Gatherer:content(piece, size, offset, section, so_far)
 end
 
 --- Puts what was gathered into the message that is complete now.
+-- @return the message, or nil and an error
 function Gatherer:finish(message)
-  self.left = self.limit
+  self.left, self.so_far = self.limit, nil
   if next(self.sections) then
     message.sections = message.sections or {}
     for section, text in pairs(self.sections) do message.sections[section] = text end
@@ -262,9 +284,10 @@ function Gatherer:finish(message)
   for section, text in pairs(sections) do
     local target = text ~= true and self.choose and self.choose(message, section)
     if target then
-      local take = content.sink(target, self.limit)
-      assert(take(text))
-      take(nil)
+      local take = content.sink(target, self.limit, "fetch")
+      local taken, err = take(text)
+      if taken then taken, err = take(nil) end
+      if not taken and err then return nil, content.failure("the sink", "fetch", err) end
       sections[section] = true
     end
   end
@@ -273,7 +296,7 @@ function Gatherer:finish(message)
 end
 
 --- Fetches data of messages (RFC 9051 6.4.5), one at a time as they arrive.
--- @param set      "1:*", a UID, or an array of UIDs
+-- @param set      "1:*", a UID, or an array of UIDs; with an empty array nothing is asked for
 -- @param items    names: uid flags envelope size date structure headers body text; or raw data
 --                 items such as "BODY.PEEK[1.2]<0.512>"
 -- @param options  seq = true: the set has sequence numbers;
@@ -284,6 +307,7 @@ end
 --         raises the error object, as a loop has no other way to tell; fetch_all returns it.
 function Imap:fetch(set, items, settings)
   settings = settings or {}
+  if is_empty(set) then return function() end end
   local args = fetch_command(set, items, settings.seq)
   local operation, err = self:command("fetch", "reply", nil, args:unpack())
   if not operation then error(err, 0) end
@@ -296,7 +320,8 @@ function Imap:fetch(set, items, settings)
     content = function(_, ...) return gatherer:content(...) end,
     untagged = function(_, name, number, value)
       if name ~= "FETCH" then return self:unasked(name, number, value) end
-      local message = gatherer:finish(value)
+      local message, failure = gatherer:finish(value)
+      if not message then return nil, failure end
       if answers(message, items, settings.seq) then ready = message
       else self:unasked(name, number, value) end
     end,
@@ -364,6 +389,7 @@ function Imap:store(set, change, settings)
   elseif change.remove then item, flags = "-FLAGS", change.remove
   elseif change.replace then item, flags = "FLAGS", change.replace
   else error("store: the change must be add, remove or replace", 0) end
+  if is_empty(set) then return {} end
   if settings.silent then item = item .. ".SILENT" end
   local args = message_command("STORE", set, settings.seq):add("atom", item):add_list("flag", flags)
   local reply, values = collect(self, "store", "FETCH", args)
@@ -372,9 +398,11 @@ function Imap:store(set, change, settings)
 end
 
 --- Copies messages to another mailbox (RFC 9051 6.4.7).
+-- @param set  UIDs as in fetch
 -- @return the reply, whose `arguments` are those of COPYUID where the server has UIDPLUS;
 --         or nil and an error
 function Imap:copy(set, mailbox)
+  if is_empty(set) then return { class = "positive", text = "", arguments = {} } end
   return run(self, "copy", message_command("COPY", set):add("mailbox", mailbox))
 end
 
@@ -383,6 +411,7 @@ end
 -- @return an array of the sequence numbers that went, as the server told them; or nil and an error
 function Imap:expunge(set)
   local gone, take = {}, bounded(self, "expunge")
+  if is_empty(set) then return gone end
   local args = arguments.of "EXPUNGE"
   if set then
     if not (self:has "UIDPLUS" or self:has "IMAP4rev2") then
@@ -392,11 +421,11 @@ function Imap:expunge(set)
     args = message_command("EXPUNGE", set)
   end
   local reply, err = self:ask("expunge", {
-    untagged = function(_, name, number, value, octets)
+    untagged = function(_, name, number, value, weight)
       self:unasked(name, number, value)
       if name ~= "EXPUNGE" then return true end
       gone[#gone + 1] = number
-      return take(octets)
+      return take(weight)
     end,
   }, args:unpack())
   if not reply then return nil, err end

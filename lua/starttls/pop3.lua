@@ -27,14 +27,20 @@ local function malformed(during, text)
     message = "the server's answer is not what RFC 1939 says" }
 end
 
+--- What digits say; nil for anything else, and for more than an integer holds.
+local function to_integer(text)
+  return text and text:find "^%d+$" and math.tointeger(tonumber(text)) or nil
+end
+
 --- How much there is.
 -- @return the number of messages and of octets; or nil and an error
 function Pop3:stat()
   local reply, err = self:ask("stat", {}, "atom", "STAT")
   if not reply then return nil, err end
-  local count, octets = reply.text:match "^(%d+) (%d+)"
-  if not count then return malformed("stat", reply.text) end
-  return math.tointeger(count), math.tointeger(octets)
+  local count, octets = reply.text:match "^(%d+) +(%d+)"
+  count, octets = to_integer(count), to_integer(octets)
+  if not (count and octets) then return malformed("stat", reply.text) end
+  return count, octets
 end
 
 --- Runs a command that answers with a line for one message, or a list for all.
@@ -54,9 +60,9 @@ local function ask_list(self, during, n, convert)
   local operation, why = self:command(during, "lines", nil, "atom", verb)
   local done, err = self:run(operation, {
     line = function(_, line)
-      local number, text = line:match "^(%d+) +(%S+)"
-      local value = text and convert(text)
-      if value then values[math.tointeger(number)] = value else bad = bad or line end
+      local digits, text = line:match "^(%d+) +(%S+)"
+      local number, value = to_integer(digits), text and convert(text)
+      if number and value then values[number] = value else bad = bad or line end
     end,
     reply = function(_, given) reply = given end,
   }, why)
@@ -72,7 +78,7 @@ end
 -- @param n  message number, or nil for all
 -- @return one size, or a table message number -> size; or nil and an error
 function Pop3:list(n)
-  return ask_list(self, "list", n, math.tointeger)
+  return ask_list(self, "list", n, to_integer)
 end
 
 --- Identifiers that stay the same from session to session (RFC 1939 7).
@@ -84,7 +90,7 @@ end
 
 --- Runs a command that answers with a message.
 local function ask_content(self, during, sink, ...)
-  local take, result = content.sink(sink, self.string_limit)
+  local take, result = content.sink(sink, self.string_limit, during)
   local reply
   local operation, why = self:command(during, "content", nil, ...)
   local done, err = self:run(operation, {

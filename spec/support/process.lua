@@ -1,8 +1,9 @@
 -- Programs in the background, free TCP ports and temporary directories.
 --
--- A shell of its own guards every program: when this Lua process stops it, or
--- ends in any way, even by a crash, the guard sends TERM, after a bounded time
--- KILL, and reaps it. Only process ids that the guard itself started are used.
+-- A shell of its own guards every program and every directory: when this Lua
+-- process gives it up, or ends in any way, even by a crash, the guard sends TERM,
+-- after a bounded time KILL, and reaps the program, or removes the directory.
+-- Only process ids that the guard itself started are used.
 
 local socket = require "socket"
 local patience = require "spec.support.patience"
@@ -61,17 +62,33 @@ end
 local Directory = {}
 Directory.__index = Directory
 
---- A new temporary directory: `path`, and `close` removes it with its contents.
+-- After a crash the programs in the directory get some time to end first. It reads the path
+-- from us, so that whoever looks for processes that name it does not find this one.
+local remover = [[
+trap : INT TERM HUP
+read -r directory
+read -r word
+[ "$word" ] || sleep 3
+tries=20
+until rm -rf -- "$directory" || [ $tries = 0 ]; do sleep 0.5; tries=$((tries - 1)); done
+]]
+
+--- A new temporary directory: `path`, and `close` removes it with its contents,
+-- as does the end of this Lua process, even by a crash.
 function process.temporary_directory()
   local pattern = (os.getenv "TMPDIR" or "/tmp") .. "/starttls-spec.XXXXXX"
-  local path = process.run { "mktemp", "-d", pattern }
-  return setmetatable({ path = path:match "^[^\n]+" }, Directory)
+  local path = process.run({ "mktemp", "-d", pattern }):match "^[^\n]+"
+  local pipe = assert(io.popen("exec sh -c " .. quote(remover) .. " >/dev/null 2>&1", "w"))
+  pipe:write(path, "\n")
+  pipe:flush()
+  return setmetatable({ path = path, pipe = pipe }, Directory)
 end
 
 function Directory:close()
-  if not self.path then return end
-  process.run { "rm", "-rf", "--", self.path }
-  self.path = nil
+  if not self.pipe then return end
+  self.pipe:write "remove\n"
+  self.pipe:close()
+  self.path, self.pipe = nil, nil
 end
 
 Directory.__close = Directory.close
@@ -111,7 +128,7 @@ kill -TERM $killer 2>/dev/null
 wait $killer
 kill -TERM -$pid 2>/dev/null
 tries=0
-while kill -0 -$pid 2>/dev/null && [ $tries -lt 100 ]; do
+while pgrep -g $pid -r RSD >/dev/null && [ $tries -lt 100 ]; do
   tries=$((tries + 1))
   sleep 0.02
 done

@@ -1,0 +1,148 @@
+-- That the programs in examples/ do what they say, run as a user would run them.
+-- (roundtrip.lua is what demo_spec.lua is about.)
+
+local lfs = require "lfs"
+local process = require "spec.support.process"
+local servers = require "spec.support.servers"
+local shell = require "spec.support.shell"
+
+local lua = os.getenv "LUA" or "lua5.4"
+
+local function letter(subject, body)
+  return ("From: carol@example.test\r\nTo: bob@example.test\r\nSubject: %s\r\n\r\n%s"):format(
+    subject, body or "Hello\r\n")
+end
+
+local function files_in(dir)
+  local names = {}
+  for name in lfs.dir(dir) do
+    if not name:find "^%.%.?$" then names[#names + 1] = name end
+  end
+  table.sort(names)
+  return names
+end
+
+describe("examples/", function()
+  local mail, directory, dir
+
+  setup(function() mail = servers.shared() end)
+
+  before_each(function()
+    mail:empty "alice"
+    mail:empty "bob"
+    directory = process.temporary_directory()
+    dir = directory.path
+  end)
+
+  after_each(function() directory:close() end)
+
+  -- Runs an example with bob's account; `rest` is what stands behind its name in the shell.
+  local function run(name, protocol, rest, settings)
+    local variables = {
+      MAIL_HOST = mail.host, MAIL_PORT = mail[protocol].port, MAIL_CA_FILE = mail.ca_file,
+      MAIL_USER = "bob", MAIL_PASSWORD = mail.users.bob.password,
+      LUA_PATH_5_4 = package.path, LUA_CPATH_5_4 = package.cpath,
+    }
+    for key, value in pairs(settings or {}) do variables[key] = value end
+    local words = { "env" }
+    for key, value in pairs(variables) do words[#words + 1] = shell.quote(key .. "=" .. value) end
+    local command = ("%s %s examples/%s.lua %s"):format(
+      table.concat(words, " "), shell.quote(lua), name, rest)
+    return shell.run((command:gsub("%%", "%%%%")))
+  end
+
+  local function wait_for_mail(user)
+    shell.must(("for i in $(seq 200); do [ -n \"$(ls %s/mail/%s/new)\" ] && exit 0; "
+      .. "sleep 0.05; done; exit 1"):format(mail.dir, user))
+    return process.read_file(mail:inbox(user)[1].path)
+  end
+
+  describe("send.lua", function()
+    it("sends a file with -f", function()
+      process.write_file(dir .. "/message", letter "A file")
+      local ok, output = run("send", "smtp",
+        ("-f %s/message bob@example.test alice@example.test"):format(dir))
+      assert.is_true(ok, output)
+      assert.equal("accepted\talice@example.test\n", output)
+      assert.matches("Subject: A file\n\nHello\n$", wait_for_mail "alice")
+    end)
+
+    it("sends standard input, and fails when a recipient is refused", function()
+      process.write_file(dir .. "/message", letter "Standard input")
+      local ok, output = run("send", "smtp",
+        ("bob@example.test alice@example.test refused@example.test < %s/message"):format(dir))
+      assert.is_false(ok)
+      assert.equal("accepted\talice@example.test\n"
+        .. "refused\trefused@example.test\t550\tno such user here\n", output)
+      assert.matches("Subject: Standard input\n\nHello\n$", wait_for_mail "alice")
+    end)
+
+    it("says what is wrong in one line, and fails", function()
+      local ok, output = run("send", "smtp", "bob@example.test alice@example.test",
+        { MAIL_PASSWORD = "wrong" })
+      assert.is_false(ok)
+      assert.matches("^%S+: the server refuses authentication with SCRAM%-SHA%-256 [^\n]*\n$",
+        output)
+    end)
+  end)
+
+  describe("fetch.lua", function()
+    it("lists the unseen messages, saves each, and leaves them unseen", function()
+      local first, second = letter "First", letter("Second", ("0123456789abcd\r\n"):rep(20000))
+      mail:deliver("bob", first)
+      mail:deliver("bob", second)
+      local ok, output = run("fetch", "imap", dir)
+      assert.is_true(ok, output)
+      local uid1, uid2 = output:match(("^(%%d+)\t%d\tcarol@example.test\tFirst\n"
+        .. "(%%d+)\t%d\tcarol@example.test\tSecond\n$"):format(#first, #second))
+      assert.is_truthy(uid1, output)
+      assert.same({ uid1 .. ".eml", uid2 .. ".eml" }, files_in(dir))
+      assert.equal(first, process.read_file(("%s/%s.eml"):format(dir, uid1)))
+      assert.equal(second, process.read_file(("%s/%s.eml"):format(dir, uid2)))
+      for _, it in ipairs(mail:inbox "bob") do assert.is_nil(it.name:find ":2,[^,]*S") end
+    end)
+
+    it("is content with a mailbox where nothing is unseen", function()
+      local ok, output = run("fetch", "imap", dir)
+      assert.is_true(ok, output)
+      assert.equal("", output)
+      assert.same({}, files_in(dir))
+    end)
+
+    it("fails on a mailbox that is not there", function()
+      local ok, output = run("fetch", "imap", dir .. " Nowhere")
+      assert.is_false(ok)
+      assert.matches("the server refuses EXAMINE", output, 1, true)
+    end)
+  end)
+
+  describe("pop3_download.lua", function()
+    it("saves what is new, and only that", function()
+      mail:deliver("bob", letter "Old")
+      assert.is_true((run("pop3_download", "pop3", dir)))
+      local old = files_in(dir)
+      mail:deliver("bob", letter("New", ".dots\r\n..\r\n.\r\n"))
+      local ok, output = run("pop3_download", "pop3", dir)
+      assert.is_true(ok, output)
+      local path = output:match "^saved\t%d+\t(%S+)\n$"
+      assert.equal(letter("New", ".dots\r\n..\r\n.\r\n"), process.read_file(path))
+      assert.equal(1, #old)
+      assert.equal(2, #files_in(dir))
+      assert.equal(2, #mail:inbox "bob")
+    end)
+
+    it("deletes on the server what is on disk when it is told to", function()
+      mail:deliver("bob", letter "To be moved")
+      local ok, output = run("pop3_download", "pop3", dir .. " delete")
+      assert.is_true(ok, output)
+      assert.equal(1, #files_in(dir))
+      assert.same({}, mail:inbox "bob")
+    end)
+  end)
+
+  it("are all run by a spec", function()
+    local known = { ["send.lua"] = true, ["fetch.lua"] = true, ["pop3_download.lua"] = true,
+      ["roundtrip.lua"] = true }
+    for _, name in ipairs(files_in "examples") do assert.is_true(known[name], name) end
+  end)
+end)
