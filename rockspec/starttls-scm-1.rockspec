@@ -15,7 +15,7 @@ description = {
   labels = { "mail", "smtp", "imap", "pop3", "tls" },
 }
 
-supported_platforms = { "unix" }
+supported_platforms = { "linux" } -- epoll, eventfd
 
 dependencies = { "lua >= 5.4, < 5.6" }
 

@@ -1,5 +1,5 @@
 -- That the programs in examples/ do what they say, run as a user would run them.
--- (roundtrip.lua is what demo_spec.lua is about.)
+-- (demo_spec.lua has more on roundtrip.lua.)
 
 local lfs = require "lfs"
 local process = require "spec.support.process"
@@ -137,6 +137,83 @@ describe("examples/", function()
       assert.is_true(ok, output)
       assert.equal(1, #files_in(dir))
       assert.same({}, mail:inbox "bob")
+    end)
+  end)
+
+  describe("roundtrip.lua", function()
+    local settings
+
+    setup(function()
+      settings = { MAIL_ADDRESS = "bob@example.test", MAIL_SMTP_PORT = mail.smtp.port,
+        MAIL_IMAP_PORT = mail.imap.port, MAIL_POP3_PORT = mail.pop3.port }
+    end)
+
+    local function run_with(more, rest)
+      local all = {}
+      for key, value in pairs(settings) do all[key] = value end
+      for key, value in pairs(more) do all[key] = value end
+      return run("roundtrip", "smtp", rest or "", all)
+    end
+
+    it("takes its settings from arguments, too, and leaves no message behind", function()
+      local ok, output = run_with({ MAIL_USER = "nobody" }, "user=bob")
+      assert.is_true(ok, output)
+      assert.matches("IMAP: all %d+ bytes are as they were sent", output)
+      assert.matches("POP3: all %d+ bytes are as they were sent", output)
+      assert.same({}, mail:inbox "bob")
+    end)
+
+    it("says which setting is missing", function()
+      local ok, output = shell.run("env -u MAIL_ADDRESS LUA_PATH_5_4=%s LUA_CPATH_5_4=%s %s "
+        .. "examples/roundtrip.lua", shell.quote(package.path), shell.quote(package.cpath), lua)
+      assert.is_false(ok)
+      assert.matches("missing: argument address=... or variable MAIL_ADDRESS", output, 1, true)
+    end)
+
+    -- What makes the copy differ, on the way from the server to the comparison.
+    local changes = {
+      { "IMAP", "has one byte changed", [[bytes:sub(1, -2) .. "!"]] },
+      { "POP3", "lacks its last byte", [[bytes:sub(1, -2)]] },
+      { "IMAP", "has a line of text on top", [["no header field\r\n" .. bytes]] },
+      { "POP3", "has something behind its end", [[bytes .. "\r\n"]] },
+    }
+    local getters = { IMAP = "fetch_all", POP3 = "retr" }
+
+    for _, change in ipairs(changes) do
+      local name, what, expression = table.unpack(change)
+      it(("fails when the copy from %s %s"):format(name, what), function()
+        local ok, output = run_with { LUA_INIT_5_4 = ([[
+          local module = require "starttls.%s"
+          local connect = module.connect
+          function module.connect(...)
+            local session = assert(connect(...))
+            local get = session.%s
+            function session.%s(...)
+              local got = assert(get(...))
+              local bytes = type(got) == "table" and got[1].body or got
+              bytes = %s
+              return type(got) == "table" and { { body = bytes } } or bytes
+            end
+            return session
+          end]]):format(name:lower(), getters[name], getters[name], expression) }
+        assert.is_false(ok)
+        assert.matches(name .. ": the message is NOT as it was sent", output, 1, true)
+      end)
+    end
+
+    it("is coloured on a terminal, and plain there with NO_COLOR", function()
+      local function on_terminal(no_color)
+        local variables = { "MAIL_HOST=" .. mail.host, "MAIL_CA_FILE=" .. mail.ca_file,
+          "MAIL_USER=bob", "MAIL_PASSWORD=" .. mail.users.bob.password,
+          "LUA_PATH_5_4=" .. package.path, "LUA_CPATH_5_4=" .. package.cpath, no_color }
+        for key, value in pairs(settings) do variables[#variables + 1] = key .. "=" .. value end
+        for index, text in ipairs(variables) do variables[index] = shell.quote(text) end
+        local command = ("env -u NO_COLOR %s %s examples/roundtrip.lua"):format(
+          table.concat(variables, " "), shell.quote(lua))
+        return shell.must("%s", "script -qec " .. shell.quote(command) .. " /dev/null")
+      end
+      assert.matches("\27[31mclear\27[0m", on_terminal(), 1, true)
+      assert.is_nil(on_terminal "NO_COLOR=1":find("\27", 1, true))
     end)
   end)
 

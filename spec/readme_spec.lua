@@ -338,6 +338,19 @@ describe("README.md", function()
     assert.same(kinds, first_names("| `kind` | what happened |", "A session that can't be trusted"))
   end)
 
+  it("tells the mechanisms in the order in which they are chosen", function()
+    local order = part("## Authentication", "## Errors"):match "offers:(.-)Of these"
+    local table_of_them = process.read_file("csrc/mail/sasl.c"):match "stls_mechanisms%[%] = (%b{})"
+    local from = 1
+    for name in table_of_them:gmatch '{"([%u%d-]+)", ' do
+      if name ~= "ANONYMOUS" then
+        local _, last = order:find("%f[%u]" .. name:gsub("%-", "%%-") .. "%f[^%w-]", from)
+        assert.is_truthy(last, name)
+        from = last
+      end
+    end
+  end)
+
   -- Methods of lua/starttls/session.lua that are for the protocols' modules, not for scripts.
   local internal = { unasked = true, run = true, take = true, drain = true, command = true,
     ask = true, judge = true, say_goodbye = true, describe = true }

@@ -124,8 +124,8 @@ describe("waiting", function()
   -- that: then once more, with more time.
   local function stalls(name, during, steps, action, given)
     local err, seconds, limit
-    for _, timeout in ipairs { 0.1, 1, 4 } do
-      limit = patience.seconds(timeout)
+    for _, timeout in ipairs { 0.1, 1, patience.seconds(4) } do
+      limit = timeout
       local all = { timeout = limit, connect_timeout = during == "handshake" and limit or nil }
       for key, value in pairs(given or {}) do all[key] = value end
       err, seconds = failure(name, steps, action, all)

@@ -104,11 +104,12 @@ static void wait_for_progress(lua_State *L, struct l_session *session) {
 
 /* {====== Handing out ====== */
 
+/* The event stays in the trace until Lua has it, in case Lua runs out of memory. */
 static int push_trace_event(lua_State *L, struct stls_session *session) {
-  struct stls_trace_event *event = stls_trace_take(stls_session_trace(session));
+  struct stls_trace *trace = stls_session_trace(session);
   lua_pushliteral(L, "trace");
-  l_push_trace(L, event);
-  free(event);
+  l_push_trace(L, trace->first);
+  free(stls_trace_take(trace));
   return 2;
 }
 

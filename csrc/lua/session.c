@@ -219,18 +219,38 @@ static int session_capabilities(lua_State *L) {
   return 1;
 }
 
+/* [-0, +1] the values of IMAP's "WORD=value" capabilities, joined by blanks; "" for none */
+static void push_suffixes(lua_State *L, const struct stls_capabilities *capabilities,
+                          const char *word) {
+  size_t len = strlen(word), position = 0;
+  struct stls_slice entry, value;
+  luaL_Buffer joined;
+  luaL_buffinit(L, &joined);
+  while (stls_capabilities_next(capabilities, &position, &entry, &value)) {
+    if (!stls_slice_starts(entry, word) || entry.len <= len || entry.ptr[len] != '=') continue;
+    if (luaL_bufflen(&joined) > 0) luaL_addchar(&joined, ' ');
+    luaL_addlstring(&joined, entry.ptr + len + 1, entry.len - len - 1);
+  }
+  luaL_pushresult(&joined);
+}
+
 /* session:has(word) -> true and the value, or false */
 static int session_has(lua_State *L) {
   struct stls_dialogue *dialogue = stls_session_dialogue(l_check_session(L, 1)->session);
+  const char *word = luaL_checkstring(L, 2);
+  const struct stls_capabilities *capabilities;
   struct stls_slice value;
-  if (!dialogue || !stls_capabilities_find(stls_dialogue_capabilities(dialogue),
-                                           luaL_checkstring(L, 2), &value)) {
-    lua_pushboolean(L, 0);
-    return 1;
+  lua_pushboolean(L, dialogue != NULL);
+  if (!dialogue) return 1;
+  capabilities = stls_dialogue_capabilities(dialogue);
+  if (stls_capabilities_find(capabilities, word, &value)) {
+    l_push_slice(L, value);
+    return 2;
   }
-  lua_pushboolean(L, 1);
-  l_push_slice(L, value);
-  return 2;
+  push_suffixes(L, capabilities, word);
+  if (lua_rawlen(L, -1) > 0) return 2;
+  lua_pushboolean(L, 0);
+  return 1;
 }
 
 static int session_pollfd(lua_State *L) {

@@ -60,11 +60,27 @@ static bool contains(struct stls_slice text, struct stls_slice part) {
   return part.len >= 4 && memmem(text.ptr, text.len, part.ptr, part.len) != NULL;
 }
 
+/* A challenge is base64; what it says may be the credential all the same. */
+static bool contains_in_base64(struct stls_slice line, struct stls_slice part) {
+  const char *blank;
+  struct stls_buffer octets;
+  bool found;
+  line = stls_slice_trim(line);
+  blank = memrchr(line.ptr, ' ', line.len);
+  if (blank) line = stls_slice_from(line, (size_t)(blank - line.ptr) + 1);
+  stls_buffer_init(&octets, 0);
+  octets.wipes = true;
+  found = stls_base64_decode(line, &octets) && contains(stls_buffer_slice(&octets), part);
+  stls_buffer_free(&octets);
+  return found;
+}
+
 bool stls_login_repeats(const struct stls_dialogue *d, struct stls_slice line) {
   const struct stls_login *login = &d->login;
+  struct stls_slice credential = stls_slice(login->credential.text, login->credential.len);
   if (!login->started) return false;
-  return contains(line, stls_slice(login->credential.text, login->credential.len)) ||
-         contains(line, stls_buffer_slice(&login->sent));
+  return contains(line, credential) || contains(line, stls_buffer_slice(&login->sent)) ||
+         contains_in_base64(line, credential);
 }
 
 /* {====== Guards ====== */
@@ -125,8 +141,9 @@ static bool must_not_authenticate(const struct stls_dialogue *d) {
   return must_authenticate(d) && !trusted && !d->config->insecure_auth;
 }
 
+/* All is said that we had to say, and with SCRAM the server has proven itself. */
 static bool is_satisfied(const struct stls_dialogue *d) {
-  return stls_sasl_complete(d->login.sasl);
+  return !d->login.holds && stls_sasl_complete(d->login.sasl);
 }
 
 static bool awaits_second_half(const struct stls_dialogue *d) {
@@ -137,12 +154,23 @@ static bool is_stopped(const struct stls_dialogue *d) {
   return stls_encoder_stopped(&d->encoder);
 }
 
+/* Whether the caller lets this mechanism be used at all. */
+static bool is_allowed(const struct stls_dialogue *d, const char *name) {
+  struct stls_slice names = stls_slice_of(d->config->mechanisms), word;
+  while (stls_slice_word(&names, &word)) {
+    if (stls_slice_is(word, name)) return true;
+  }
+  return d->config->mechanisms == NULL;
+}
+
 /* -PLUS was refused: one more try without it is allowed, with the same hash. */
 static bool may_unbind(const struct stls_dialogue *d) {
   const struct stls_login *login = &d->login;
+  const char *unbound;
   if (!login->mechanism->binds || d->config->binding == STLS_BINDING_REQUIRE) return false;
   if (!d->facts.verified || d->error.kind != STLS_ERROR_NONE) return false;
-  return d->config->protocol->offers_mechanism(d, stls_mechanism_unbound(login->mechanism)->name);
+  unbound = stls_mechanism_unbound(login->mechanism)->name;
+  return is_allowed(d, unbound) && d->config->protocol->offers_mechanism(d, unbound);
 }
 
 static bool must_ask_again(const struct stls_dialogue *d) {
@@ -268,15 +296,6 @@ static void fail_untrusted(struct stls_dialogue *d) {
                        "no credential is sent: the connection is not encrypted");
     stls_error_hint(&d->error, "use tls = \"starttls\" or tls = \"implicit\"");
   }
-}
-
-/* Whether the caller lets this mechanism be used at all. */
-static bool is_allowed(const struct stls_dialogue *d, const char *name) {
-  struct stls_slice names = stls_slice_of(d->config->mechanisms), word;
-  while (stls_slice_word(&names, &word)) {
-    if (stls_slice_is(word, name)) return true;
-  }
-  return d->config->mechanisms == NULL;
 }
 
 /* Whether we have what the mechanism needs, and the server offers it. */
@@ -461,6 +480,7 @@ static const char *login_name(const struct stls_dialogue *d) {
 
 static void fail_auth(struct stls_dialogue *d) {
   const char *detail = d->login.sasl ? stls_sasl_server_error(d->login.sasl) : "";
+  if (stls_login_repeats(d, stls_slice_of(detail))) detail = STLS_LOGIN_WITHHELD;
   stls_dialogue_fail_reply(d, STLS_ERROR_AUTH, "the server refuses authentication with %s%s%s%s",
                            login_name(d),
                            d->binding_refused ? " (and before that with channel binding)" : "",
@@ -472,7 +492,8 @@ static void fail_auth(struct stls_dialogue *d) {
 
 static void fail_unproven(struct stls_dialogue *d) {
   stls_dialogue_fail(d, STLS_ERROR_AUTH,
-                     "the server says yes to %s without having proven that it knows the credential",
+                     "the server says yes to %s before the exchange is over: it has not shown "
+                     "that it knows the credential",
                      d->login.mechanism->name);
 }
 

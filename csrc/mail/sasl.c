@@ -8,6 +8,7 @@
 #include "mail/sasl.h"
 
 #include <gsasl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,6 +46,7 @@ struct stls_sasl {
   struct stls_oauth *oauth; /* in place of the library's session */
   bool complete;
   const char *failure;
+  char server_error[100]; /* "e=invalid-proof", or "" */
 };
 
 const struct stls_mechanism *stls_mechanism_named(struct stls_slice name) {
@@ -153,6 +155,10 @@ void stls_sasl_free(struct stls_sasl *sasl) {
 
 /* {====== The exchange ====== */
 
+static bool is_scram(const struct stls_sasl *sasl) {
+  return strncmp(sasl->mechanism->name, "SCRAM", 5) == 0;
+}
+
 static bool fail(struct stls_sasl *sasl, const char *why) {
   sasl->failure = why;
   return false;
@@ -179,6 +185,15 @@ static bool accepts_iterations(struct stls_sasl *sasl, struct stls_slice challen
     return true;
   }
   return true; /* the last message has none; the library checks what must be there */
+}
+
+/* RFC 5802 7: "e=invalid-proof" in the signature's place. An empty answer; then comes the no. */
+static bool takes_server_error(struct stls_sasl *sasl, struct stls_slice challenge) {
+  size_t most = sizeof sasl->server_error - 1;
+  if (sasl->complete || !stls_slice_starts(challenge, "e=")) return false;
+  snprintf(sasl->server_error, sizeof sasl->server_error, "%.*s",
+           (int)(challenge.len < most ? challenge.len : most), challenge.ptr);
+  return true;
 }
 
 static bool library_step(struct stls_sasl *sasl, struct stls_slice challenge,
@@ -222,8 +237,8 @@ bool stls_sasl_step(struct stls_sasl *sasl, struct stls_slice challenge,
     struct stls_slice plain = stls_buffer_slice(&octets);
     plain.len--; /* the NUL */
     if (sasl->oauth) went = stls_oauth_step(sasl->oauth, plain, answer);
-    else if (strncmp(sasl->mechanism->name, "SCRAM", 5) == 0 && !accepts_iterations(sasl, plain))
-      went = false;
+    else if (is_scram(sasl) && takes_server_error(sasl, plain)) went = true;
+    else if (is_scram(sasl) && !accepts_iterations(sasl, plain)) went = false;
     else if (sasl->complete) went = plain.len == 0; /* nothing more to say: an empty line */
     else went = library_step(sasl, plain, answer);
   }
@@ -240,7 +255,7 @@ const char *stls_sasl_failure(const struct stls_sasl *sasl) {
 }
 
 const char *stls_sasl_server_error(const struct stls_sasl *sasl) {
-  return sasl->oauth ? stls_oauth_error(sasl->oauth) : "";
+  return sasl->oauth ? stls_oauth_error(sasl->oauth) : sasl->server_error;
 }
 
 /* }====== */

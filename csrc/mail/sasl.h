@@ -70,7 +70,7 @@ bool stls_sasl_complete(const struct stls_sasl *sasl);
 /* Why it failed, for a person; "" when the library said nothing. */
 const char *stls_sasl_failure(const struct stls_sasl *sasl);
 
-/* What the server put into its error challenge (OAUTHBEARER, XOAUTH2: JSON), or "". */
+/* What the server put into its error challenge (a token's: JSON; SCRAM's: "e=..."), or "". */
 const char *stls_sasl_server_error(const struct stls_sasl *sasl);
 
 /* Appends `data` in base64, or the octets of base64 `text`; false when malformed or out of memory.

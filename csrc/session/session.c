@@ -170,8 +170,9 @@ static void tear_down(struct stls_session *session) {
 
 void stls_session_close(struct stls_session *session, enum stls_error_kind kind) {
   struct stls_tls *tls = session->channel.tls;
-  if (tls && session->dialogue && stls_dialogue_is_idle(session->dialogue)) stls_tls_goodbye(tls);
-  stls_error_set(&session->error, kind, phase_name(session), "%s",
+  bool idle = session->dialogue && stls_dialogue_is_idle(session->dialogue);
+  if (tls && idle) stls_tls_goodbye(tls);
+  stls_error_set(&session->error, kind, idle ? "close" : phase_name(session), "%s",
                  kind == STLS_ERROR_CANCELLED
                      ? "the operation was cancelled, and with it the session"
                      : "the session is closed");

@@ -249,7 +249,7 @@ function Gatherer:begin(section, fresh, size)
   local target = self.choose and self.choose(self.so_far, section) or nil
   if not target then self.left = self.left - size end
   if self.left < 0 then return nil, content.too_long("fetch", self.limit) end
-  self.section = section
+  self.section, self.unfinished = section, true
   self.take, self.result = content.sink(target, self.limit, "fetch")
   return true
 end
@@ -266,7 +266,14 @@ function Gatherer:content(piece, size, offset, section, fresh)
   taken, err = self.take(nil)
   if not taken and err then return nil, content.failure("the sink", "fetch", err) end
   self.sections[self.section] = self.result() or true
+  self.unfinished = false
   return true
+end
+
+--- Tells the caller's sink that the rest does not come, as LTN12 has it.
+function Gatherer:abort(err)
+  if self.unfinished then self.take(nil, tostring(err)) end
+  self.unfinished = false
 end
 
 --- Puts what was gathered into the message that is complete now.
@@ -334,6 +341,7 @@ function Imap:fetch(set, items, settings)
       local going, failure = self:take(operation, handlers)
       if not going then
         operation = nil
+        gatherer:abort(failure)
         error(failure, 0)
       end
       if going == "done" then

@@ -179,7 +179,8 @@ end
 function Session:say_goodbye(verb)
   local reply
   local operation, why = self:command(verb:lower(), "goodbye", nil, "atom", verb)
-  local done, err = self:run(operation, { reply = function(_, given) reply = given end }, why)
+  if not operation then return nil, why end -- busy: that call goes on
+  local done, err = self:run(operation, { reply = function(_, given) reply = given end })
   self.core:close()
   if not done then return nil, err end
   if reply and reply.class ~= "positive" and reply.code ~= 421 then
@@ -216,7 +217,8 @@ function Session:capabilities()
   return self.core:capabilities() or {}
 end
 
---- Whether the server lists a capability (a whole word, case ignored).
+--- Whether the server lists a capability (a whole word, case ignored). IMAP's "AUTH=PLAIN"
+-- counts both as itself and as AUTH with the value PLAIN.
 -- @return true and its value ("" when it has none), or false
 function Session:has(word)
   return self.core:has(word)

@@ -19,7 +19,8 @@ Auth.__index = Auth
 
 local words = {
   smtp = { challenge = "334 ", yes = "235 2.7.0 ", no = "535 5.7.8 " },
-  imap = { challenge = "+ ", yes = "OK [CAPABILITY IMAP4rev1] ", no = "NO [AUTHENTICATIONFAILED] " },
+  imap = { challenge = "+ ", yes = "OK [CAPABILITY IMAP4rev1] ",
+    no = "NO [AUTHENTICATIONFAILED] " },
   pop3 = { challenge = "+ ", yes = "+OK ", no = "-ERR [AUTH] " },
 }
 

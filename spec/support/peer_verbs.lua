@@ -151,7 +151,7 @@ function Verbs:receive_now()
   if self.lost then return nil, self.lost end
   local bytes, why, partial = self.conn:receive(65536)
   bytes = bytes or partial
-  -- LuaSec never returns when it is asked again after an error.
+  -- LuaSec never returns when it is asked to read or write once more after an error.
   if why and why ~= "timeout" and why ~= "wantread" then self.lost = why end
   if bytes and bytes ~= "" then
     self:note(bytes)
@@ -266,6 +266,7 @@ end
 -- when it is not all of them.
 function Verbs:push(bytes)
   local sent = 0
+  if self.secure and self.lost and self.lost ~= "closed" then return sent, self.lost end
   while sent < #bytes do
     local last, why, partial = self.conn:send(bytes, sent + 1)
     sent = math.tointeger(last or partial) or sent
