@@ -3,6 +3,7 @@
 -- and where credentials never go.
 
 local errors = require "starttls.error"
+local mime = require "mime"
 local Peer = require "spec.support.peer"
 local clients = require "spec.support.clients"
 local servers = require "spec.support.servers"
@@ -96,20 +97,12 @@ describe("Authentication at the real servers", function()
           assert.is_true(err.text ~= "")
           local secret = given.password or given.token
           if secret then assert.not_matches(secret, tostring(err), 1, true) end
+          -- The server's report, in JSON.
+          if given.token then assert.matches('{"status":"', err.message, 1, true) end
         end)
       end
     end
   end
-
-  it("shows the JSON with which a server explains why it refuses a token", function()
-    for _, protocol in ipairs(protocols) do
-      for _, name in ipairs { "XOAUTH2", "OAUTHBEARER" } do
-        local _, err = clients.try(mail, protocol, { sasl = name, password = false,
-          token = mail:token("alice", -60) })
-        assert.matches('{"status":"', err.message, 1, true)
-      end
-    end
-  end)
 
   it("takes the strongest mechanism that password, token or certificate serve", function()
     local token = { password = false, token = mail:token "alice" }
@@ -123,16 +116,12 @@ describe("Authentication at the real servers", function()
     end
   end)
 
-  it("honours LOGINDISABLED, and logs in once it is gone", function()
-    local far = { host = mail.far_host }
-    local session <close> = clients.connect(mail, "imap", far)
-    assert.is_nil(session:capabilities().LOGINDISABLED)
-    far.tls = "none"
-    far.insecure_auth = true
-    local none, err = clients.try(mail, "imap", far)
+  it("honours LOGINDISABLED, also where the script allows LOGIN in the clear", function()
+    local none, err = clients.try(mail, "imap", { host = mail.far_host, sasl = "LOGIN",
+      tls = "none", insecure_auth = true })
     assert.is_nil(none)
     assert.equal("auth", err.kind)
-    assert.matches("offers no authentication that we know", err.message)
+    assert.matches("and the script allows LOGIN$", err.message)
   end)
 end)
 
@@ -142,8 +131,8 @@ describe("Authentication at a scripted server", function()
   setup(function() mail = servers.shared() end)
 
   -- Runs `script(p, args)` as the server, and connect(). `given`: options of connect();
-  -- `args`: of the script, see peer_auth.lua. Returns what came of it: `err`, or `security`
-  -- and `capabilities`; `record`: of the peer; `trace`.
+  -- `args`: of the script, see peer_auth.lua. Returns what came of it: `err` or `security`,
+  -- `record` of the peer, and `trace`.
   local function attempt(protocol, script, args, given)
     local all = { protocol = protocol, cert = mail.cert, key = mail.key }
     for name, value in pairs(args or {}) do all[name] = value end
@@ -155,7 +144,7 @@ describe("Authentication at a scripted server", function()
     local session, err = clients.try(mail, protocol, options)
     outcome.err = err
     if session then
-      outcome.security, outcome.capabilities = session:security(), session:capabilities()
+      outcome.security = session:security()
       session:close()
     end
     outcome.record = peer:finish()
@@ -186,22 +175,24 @@ describe("Authentication at a scripted server", function()
     assert.matches(pattern, outcome.err.message)
   end
 
-  -- A server that says which mechanism was begun, and refuses it.
+  -- A server that says which mechanism was begun, and refuses it in a way that ends it all.
+  -- LOGIN and USER may also be commands of their own.
   local function tell_mechanism(p, args)
     local auth = require "spec.support.peer_auth".open(p, args)
     local line = auth:command()
-    auth:refuses_for_good()
+    auth:says(args.refusal, "not now")
+    p:expect_eof()
     return line:match "^AUTH%a* (%S+)" or line:match "^%S+"
   end
 
+  local temporary = { smtp = "454 4.7.0 ", imap = "NO [UNAVAILABLE] ", pop3 = "-ERR [SYS/TEMP] " }
+
   local function chosen(protocol, offers, given, capabilities, max)
-    local outcome = attempt(protocol, tell_mechanism,
-      { offers = offers, capabilities = capabilities, max = max }, given)
+    local outcome = attempt(protocol, tell_mechanism, { offers = offers, max = max,
+      capabilities = capabilities, refusal = temporary[protocol] }, given)
     assert_fails(outcome, "refuses authentication with ")
-    local name = outcome.err.message:match "with (%S+)$"
-    -- LOGIN and USER are commands of their own.
-    assert.equal(name, outcome.record.result)
-    return name
+    assert.equal(outcome.err.message:match "with (%S+)$", outcome.record.result)
+    return outcome.record.result
   end
 
   describe("chooses a mechanism:", function()
@@ -252,7 +243,7 @@ describe("Authentication at a scripted server", function()
       local what, offers, expected, given = table.unpack(case)
       it(what, function()
         for _, protocol in ipairs(protocols) do
-          assert.equal(expected, chosen(protocol, offers, given))
+          assert.equal(expected, chosen(protocol, offers, given, { "LOGINDISABLED" }))
         end
       end)
     end
@@ -353,8 +344,9 @@ describe("Authentication at a scripted server", function()
 
     it("uses no binding where TLS 1.2 can't give a safe one", function()
       for _, protocol in ipairs(protocols) do
-        local outcome = attempt(protocol, bind, { offers = { "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256" },
-          mechanism = "SCRAM-SHA-256", max = "TLSv1.2", options = { "no_extended_master_secret" },
+        local outcome = attempt(protocol, bind, {
+          offers = { "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256" }, mechanism = "SCRAM-SHA-256",
+          max = "TLSv1.2", options = { "no_extended_master_secret" },
           scram = { password = "secret password" } })
         assert.is_nil(outcome.err)
         assert.equal("SCRAM-SHA-256", outcome.security.mechanism)
@@ -442,7 +434,8 @@ describe("Authentication at a scripted server", function()
       for _, protocol in ipairs(protocols) do
         assert.same({ "SCRAM-SHA-256-PLUS" },
           (tried(protocol, { "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256" },
-            { insecure_no_verify = true, insecure_auth = true }, 1)))
+            { insecure_no_verify = true, insecure_auth = true,
+              server_name = "other.example.test" }, 1)))
       end
     end)
 
@@ -480,17 +473,12 @@ describe("Authentication at a scripted server", function()
   end)
 
   it("tells a refusal that may pass from one that stays", function()
-    local words = { smtp = "454 4.7.0 ", imap = "NO [UNAVAILABLE] ", pop3 = "-ERR [SYS/TEMP] " }
-    for protocol, no in pairs(words) do
-      local outcome = attempt(protocol, function(p, args)
-        local auth = require "spec.support.peer_auth".open(p, args)
-        auth:mechanism()
-        auth:says(args.no, "try later")
-        p:expect_eof()
-      end, { offers = { "PLAIN" }, no = no })
+    for protocol, refusal in pairs(temporary) do
+      local outcome = attempt(protocol, tell_mechanism,
+        { offers = { "PLAIN" }, refusal = refusal })
       assert_fails(outcome, "refuses authentication with PLAIN$")
       assert.is_true(outcome.err.temporary)
-      assert.equal("try later", outcome.err.text)
+      assert.equal("not now", outcome.err.text)
     end
   end)
 
@@ -533,7 +521,7 @@ describe("Authentication at a scripted server", function()
       for _, protocol in ipairs(protocols) do
         local outcome = attempt(protocol, scram, { offers = { "SCRAM-SHA-256", "PLAIN" },
           scram = { password = "secret password" }, final = "", yes = true })
-        assert_fails(outcome, "says yes to SCRAM%-SHA%-256 without having proven")
+        assert_fails(outcome, "says yes to SCRAM%-SHA%-256 before the exchange is over")
       end
     end)
 
@@ -544,7 +532,7 @@ describe("Authentication at a scripted server", function()
           auth:mechanism()
           auth:accepts()
         end, { offers = { "SCRAM-SHA-256", "PLAIN" } })
-        assert_fails(outcome, "says yes to SCRAM%-SHA%-256 without having proven")
+        assert_fails(outcome, "says yes to SCRAM%-SHA%-256 before the exchange is over")
       end
     end)
 
@@ -552,7 +540,6 @@ describe("Authentication at a scripted server", function()
     local firsts = {
       { "a nonce that is not ours", "r=somebodyelses,s=c2FsdA==,i=4096" },
       { "a part of our nonce", "r=%H,s=c2FsdA==,i=4096" },
-      { "our nonce and no more", "r=%N,s=c2FsdA==,i=4096" },
       { "no salt", "r=%Nx,i=4096" },
       { "no iteration count", "r=%Nx,s=c2FsdA==" },
       { "an empty message", "" },
@@ -710,11 +697,12 @@ describe("Authentication at a scripted server", function()
     end
 
     it("answers the server's report, shows it, and tries nothing else", function()
-      local port
       for _, protocol in ipairs(protocols) do
         for mechanism, expected in pairs {
           XOAUTH2 = { "user=al,i=ce\1auth=Bearer t0ken\1\1", "" },
-          OAUTHBEARER = { "n,a=al=2Ci=3Dce,\1host=localhost\1port=%d\1auth=Bearer t0ken\1\1", "\1" },
+          OAUTHBEARER = {
+            "n,a=al=2Ci=3Dce,\1host=localhost\1port=%d\1auth=Bearer t0ken\1\1", "\1",
+          },
         } do
           local outcome = attempt(protocol, refuse_token,
             { offers = { mechanism, "PLAIN" }, mechanism = mechanism, report = report },
@@ -723,8 +711,7 @@ describe("Authentication at a scripted server", function()
           assert.matches(report, outcome.err.message, 1, true)
           assert.equal("no", outcome.err.text)
           local response, answer = table.unpack(outcome.record.result)
-          port = response:match "\1port=(%d+)\1"
-          assert.same(expected, { (response:gsub("port=" .. (port or "none"), "port=%%d")), answer })
+          assert.same(expected, { (response:gsub("\1port=%d+\1", "\1port=%%d\1")), answer })
         end
       end
     end)
@@ -732,15 +719,12 @@ describe("Authentication at a scripted server", function()
     it("keeps a report that has the token to itself", function()
       for _, protocol in ipairs(protocols) do
         for _, mechanism in ipairs { "XOAUTH2", "OAUTHBEARER" } do
+          local telling = '{"status":"bad","token":"t0ken of alice"}'
           local outcome = attempt(protocol, refuse_token, { offers = { mechanism },
-            mechanism = mechanism, report = '{"status":"bad","token":"t0ken of alice"}' },
-            { token = "t0ken of alice" })
+            mechanism = mechanism, report = telling }, { token = "t0ken of alice" })
           assert_fails(outcome, "refuses authentication with " .. mechanism)
           assert_hidden("t0ken of alice", outcome)
-          -- In base64 it may begin at any of three places.
-          for _, encoded in ipairs { "dDBrZW4gb2YgYWxpY2", "QwaGVuIG9mIGFsaWNl", "MGtlbiBvZiBhbGlj" } do
-            assert.not_matches(encoded, trace_text(outcome), 1, true)
-          end
+          assert_hidden((mime.b64(telling)), outcome)
         end
       end
     end)
@@ -990,7 +974,7 @@ describe("Authentication at a scripted server", function()
     it("calls it not at all when no mechanism fits", function()
       for _, protocol in ipairs(protocols) do
         local called = false
-        local outcome = attempt(protocol, leave, { offers = {}, capabilities = { "LOGINDISABLED" } },
+        local outcome = attempt(protocol, leave, { capabilities = { "LOGINDISABLED" } },
           { password = function() called = true end })
         assert_fails(outcome, "offers no authentication that we know")
         assert.is_false(called)
@@ -1112,8 +1096,8 @@ describe("Authentication at a scripted server", function()
 
       it("sends it in the clear with insecure_auth, by " .. protocol, function()
         for _, tls in ipairs { "none", "opportunistic" } do
-          local outcome = attempt(protocol, accept_plain, { offers = { "PLAIN" }, secure = false },
-            { tls = tls, insecure_auth = true })
+          local outcome = attempt(protocol, accept_plain,
+            { offers = { "PLAIN" }, secure = false }, { tls = tls, insecure_auth = true })
           assert.is_nil(outcome.err)
           assert.is_false(outcome.security.encrypted)
           assert.equal("PLAIN", outcome.security.mechanism)
@@ -1121,7 +1105,7 @@ describe("Authentication at a scripted server", function()
         end
       end)
 
-      it("sends it unverified with insecure_auth and insecure_no_verify, by " .. protocol, function()
+      it("sends it unverified with insecure_auth and no verification, by " .. protocol, function()
         for _, tls in ipairs { "starttls", "implicit", "opportunistic" } do
           local outcome = attempt(protocol, accept_plain,
             { offers = { "PLAIN" }, implicit = tls == "implicit" },

@@ -92,7 +92,7 @@ describe("a server without end", function()
       numbers[n] = ("%d "):format(n)
     end
     lines, numbers = table.concat(lines), table.concat(numbers)
-    local small = { reply = mib } -- where the default takes a second
+    local small = { reply = mib // 4 } -- where the default takes long
 
     local cases = {
       { "a greeting of one line", "smtp", "greeting", { say "220 ", flood "x" } },
@@ -143,12 +143,12 @@ describe("a server without end", function()
       { "small literals", "imap", "fetch", answers("imap", "FETCH", say "* 1 FETCH (UID 1",
         flood " X {1}\r\nx"), call("fetch_all", 1, { "body" }) },
       { "small sections", "imap", "fetch", answers("imap", "FETCH", say "* 1 FETCH (UID 1",
-        flood " BODY[1] {1}\r\nx"), call("fetch_all", 1, { "body" }) },
+        flood " BODY[1] {1}\r\nx"), call("fetch_all", 1, { "body" }), limits = small },
       { "large sections", "imap", "fetch", answers("imap", "FETCH", say "* 1 FETCH (UID 1",
         flood(" BODY[1] {1000}\r\n" .. ("x"):rep(1000))),
         call("fetch_all", 1, { "body" }), limits = { string = mib } },
       { "responses", "imap", "list", answers("imap", "LIST", flood '* LIST () "/" x\r\n'),
-        call "list" },
+        call "list", limits = small },
       { "responses", "imap", "expunge", answers("imap", "EXPUNGE", flood "* 1 EXPUNGE\r\n"),
         call "expunge", limits = small },
       { "responses", "imap", "store", answers("imap", "STORE", flood "* 1 FETCH (UID 1)\r\n"),
@@ -181,10 +181,12 @@ describe("a server without end", function()
   end)
 
   describe("is stopped by the deadline where nothing is kept:", function()
+    local longer = 64 * endless -- than any client reads before the deadline
     local cases = {
-      { "untagged data", "imap", "noop", answers("imap", "NOOP", flood "* 1 EXISTS\r\n"),
+      { "untagged data", "imap", "noop", answers("imap", "NOOP", flood("* 1 EXISTS\r\n", longer)),
         call "noop" },
-      { "lines of content", "pop3", "retr", answers("pop3", "RETR", say "+OK\r\n", flood "x\r\n"),
+      { "lines of content", "pop3", "retr",
+        answers("pop3", "RETR", say "+OK\r\n", flood("x\r\n", longer)),
         function(session) return session:retr(1, function() return true end) end },
     }
     for _, case in ipairs(cases) do
@@ -587,6 +589,10 @@ describe("a server without end", function()
         function(session) for _ in session:fetch("1:*", { "flags" }) do end end, nil, 4 },
       { "a reply", "smtp", answers("smtp", "NOOP", flood "250-x\r\n"), of "noop", "limit", 6,
         limits = { reply = mib } },
+      { "small sections, in time that grows with their number only", "imap", answers("imap",
+        "FETCH", say "* 1 FETCH (UID 1", flood " BODY[1] {1}\r\nx"),
+        of("fetch_all", 1, '{ "body" }'),
+        "limit", 32, deadline = patience.seconds(15) },
       { "a list", "pop3", answers("pop3", "LIST", say "+OK\r\n", flood "1 1\r\n"),
         of "list", "limit", 6, limits = { reply = mib } },
       { "mailboxes", "imap", answers("imap", "LIST", flood '* LIST () "/" x\r\n'),
@@ -603,7 +609,7 @@ describe("a server without end", function()
       local what, name, steps, action, kind, most = table.unpack(case, 1, 6)
       it(("%s, %s"):format(name, what), function()
         local grown, result = growth(name, steps, action,
-          { limits = case.limits, trace = case.trace })
+          { limits = case.limits, trace = case.trace, deadline = case.deadline })
         assert.are.equal(tostring(kind), tostring(result))
         assert.is_true(grown < most * mib, ("%.1f MiB"):format(grown / mib))
       end)

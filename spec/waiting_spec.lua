@@ -365,7 +365,8 @@ describe("waiting", function()
       for _, name in ipairs { "smtp", "imap", "pop3" } do
         local limit = patience.seconds(0.4)
         local err, seconds = failure(name,
-          at_handshake(name, { "hear" }, say "\22\3\3\64\0", { "repeat_for_ever", "\0", 0.02 }), nil,
+          at_handshake(name, { "hear" }, say "\22\3\3\64\0",
+            { "repeat_for_ever", "\0", 0.02 }), nil,
           { connect_timeout = limit })
         assert.are.equal("timeout", err.kind, tostring(err))
         assert.are.equal("handshake", err.during)

@@ -145,7 +145,7 @@ bool stls_dialogue_fail_reply(struct stls_dialogue *d, enum stls_error_kind kind
   stls_error_set(&d->error, kind, stls_dialogue_phase(d), "%s", message);
   stls_error_reply(&d->error, d->reply.code, stls_slice_of(d->reply.status),
                    showable(d, stls_buffer_slice(&d->reply.text)));
-  if (d->reply.class == STLS_ON_TRANSIENT) d->error.temporary = true;
+  if (d->reply.class & (STLS_ON_TRANSIENT | STLS_ON_BYE)) d->error.temporary = true;
   return false;
 }
 
@@ -222,7 +222,6 @@ static void take_row(struct stls_dialogue *d, const struct stls_row *row) {
 static void no_row(struct stls_dialogue *d) {
   if (d->reply.class == STLS_ON_BYE) {
     stls_dialogue_fail_reply(d, STLS_ERROR_CLOSED, "the server is closing the connection");
-    d->error.temporary = true;
     return;
   }
   stls_dialogue_fail_reply(d, STLS_ERROR_PROTOCOL, "the server's answer makes no sense here");
@@ -357,6 +356,7 @@ bool stls_dialogue_take_content(struct stls_dialogue *d, bool *ended_r) {
     input = stls_buffer_slice(&d->input);
     stls_buffer_consume(&d->input, stls_content_decode(&d->content_in, input, &piece));
     if (d->content_in.state == STLS_CONTENT_END) {
+      stls_dialogue_trace_received(d, stls_slice_of("."));
       *ended_r = true;
       return false;
     }
@@ -419,25 +419,26 @@ void stls_dialogue_want_content(struct stls_dialogue *d) {
   d->content_ended = false;
 }
 
-/* The first octet of `piece` that the protocol's content can't carry, or NULL. */
-static const char *forbidden_octet(const struct stls_dialogue *d, struct stls_slice piece) {
-  (void)d;
-  return memchr(piece.ptr, '\0', piece.len);
+/* Why the piece can't be sent, or NULL. RFC 6152 3: 8-bit text where 8BITMIME is offered only. */
+static const char *content_refusal(const struct stls_dialogue *d, struct stls_slice piece) {
+  if (memchr(piece.ptr, '\0', piece.len))
+    return "the message has a NUL octet, which this protocol can't carry";
+  if (d->parser && piece.len > d->literal_left)
+    return "the message is longer than its announced size";
+  if (!d->parser && stls_content_is_8bit(piece) &&
+      !stls_capabilities_find(&d->capabilities, "8BITMIME", NULL))
+    return "the message has 8-bit text, and the server does not offer 8BITMIME";
+  return NULL;
 }
 
 bool stls_dialogue_content(struct stls_dialogue *d, struct stls_slice piece) {
   size_t before = stls_buffer_length(&d->output);
+  const char *refusal;
   if (d->error.kind != STLS_ERROR_NONE || d->want != STLS_NEED_CONTENT || piece.len == 0) {
     return d->error.kind == STLS_ERROR_NONE;
   }
-  if (forbidden_octet(d, piece)) {
-    return stls_dialogue_fail(d, STLS_ERROR_UNSUPPORTED,
-                              "the message has a NUL octet, which this protocol can't carry");
-  }
-  if (d->parser && piece.len > d->literal_left) {
-    return stls_dialogue_fail(d, STLS_ERROR_UNSUPPORTED,
-                              "the message is longer than its announced size");
-  }
+  refusal = content_refusal(d, piece);
+  if (refusal) return stls_dialogue_fail(d, STLS_ERROR_UNSUPPORTED, "%s", refusal);
   if (d->parser) {
     d->literal_left -= piece.len;
     stls_buffer_append_slice(&d->output, piece);

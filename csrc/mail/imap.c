@@ -117,12 +117,17 @@ static enum stls_read read_untagged(struct stls_dialogue *d,
   return STLS_READ_EVENT;
 }
 
-/* What was received of a response since this was called last, up to its line end. */
+/* What was received of a response since this was called last. A literal makes it several lines. */
 static void trace_recorded(struct stls_dialogue *d) {
-  struct stls_slice text = stls_imap_parser_recorded(d->parser);
-  while (text.len > 0 && (text.ptr[text.len - 1] == '\n' || text.ptr[text.len - 1] == '\r'))
-    text.len--;
-  if (text.len > 0) stls_dialogue_trace_received(d, text);
+  struct stls_slice rest = stls_imap_parser_recorded(d->parser);
+  while (rest.len > 0) {
+    const char *lf = memchr(rest.ptr, '\n', rest.len);
+    size_t len = lf ? (size_t)(lf - rest.ptr) : rest.len;
+    struct stls_slice line = stls_slice(rest.ptr, len);
+    if (lf && len > 0 && line.ptr[len - 1] == '\r') line.len--;
+    if (line.len > 0) stls_dialogue_trace_received(d, line);
+    rest = stls_slice_from(rest, lf ? len + 1 : len);
+  }
   stls_imap_parser_drop_record(d->parser);
 }
 

@@ -145,7 +145,7 @@ static const char *const command_states[] = {"command"};
 
 static const struct stls_row command_rows[] = {
     {0, STLS_ON_BYE, says_goodbye, 0, stls_dialogue_finish_reply},
-    {0, STLS_ON_POSITIVE | STLS_ON_CONTINUE | STLS_ON_REFUSAL, NULL, 0, stls_dialogue_finish_reply},
+    {0, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, 0, stls_dialogue_finish_reply},
 };
 
 static const struct stls_table command_table = {"smtp command", command_states, 1, command_rows,

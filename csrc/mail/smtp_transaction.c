@@ -168,11 +168,14 @@ const struct stls_table stls_transaction_table = {"smtp transaction", state_name
 
 /* The content's end is on its way: from here on, the message may be the server's. */
 void stls_transaction_content_ended(struct stls_dialogue *d) {
+  size_t before = stls_buffer_length(&d->output);
   stls_content_encode_end(&d->content_out, &d->output);
+  stls_trace_content(d->trace, STLS_TRACE_SENT, stls_buffer_length(&d->output) - before);
   if (!stls_buffer_append_text(&d->output, ".\r\n")) {
     stls_dialogue_fail_buffer(d, &d->output, "content");
     return;
   }
+  stls_trace_line(d->trace, STLS_TRACE_SENT, stls_slice_of("."));
   d->state = DELIVERY;
   d->awaits_delivery = true;
 }

@@ -26,8 +26,9 @@ local function server_words(err)
   return table.concat(words, " ")
 end
 
+--- One line that a terminal or a log can show: no control characters from the server.
 local function one_line(text)
-  return (text:gsub("%s*[\r\n]+%s*", " "))
+  return (text:gsub("%s*[\r\n]+%s*", " "):gsub("\t", " "):gsub("%c", "?"))
 end
 
 function metatable.__tostring(err)

@@ -279,17 +279,18 @@ end
 --- Puts what was gathered into the message that is complete now.
 -- @return the message, or nil and an error
 function Gatherer:finish(message)
-  self.left, self.so_far = self.limit, nil
-  if next(self.sections) then
+  local gathered = self.sections
+  self.left, self.so_far, self.sections = self.limit, nil, {}
+  if next(gathered) then
     message.sections = message.sections or {}
-    for section, text in pairs(self.sections) do message.sections[section] = text end
-    self.sections = {}
+    for section, text in pairs(gathered) do message.sections[section] = text end
   end
   local sections = message.sections
   if not sections then return message end
   -- A short section may come as a quoted string: the sink is to have it all the same.
   for section, text in pairs(sections) do
-    local target = text ~= true and self.choose and self.choose(message, section)
+    local quoted = gathered[section] == nil
+    local target = quoted and self.choose and self.choose(message, section)
     if target then
       local take = content.sink(target, self.limit, "fetch")
       local taken, err = take(text)

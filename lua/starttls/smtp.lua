@@ -1,5 +1,6 @@
 --- SMTP submission: connect, send, and the smaller commands (RFC 5321, RFC 6409).
--- May rely on starttls.core, starttls.session, starttls.arguments, starttls.content and starttls.error.
+-- May rely on starttls.core, starttls.session, starttls.arguments, starttls.content and
+-- starttls.error.
 local core = require "starttls.core"
 local session = require "starttls.session"
 local arguments = require "starttls.arguments"
