@@ -426,6 +426,38 @@ describe("the upgrade", function()
 
   -- }======
 
+  describe("is not undone: plain text in the stream of TLS is an error of kind tls,", function()
+    local records = {
+      ["plain text"] = "250 ok\r\n* OK [ALERT] injected\r\n+OK injected\r\n",
+      ["a record that nobody encrypted"] = "\23\3\3\0\32" .. ("250 ok\r\n"):rep(4),
+      ["a handshake record"] = "\22\3\3\0\4\0\0\0\0",
+    }
+    for name in pairs(protocols) do
+      for what, bytes in pairs(records) do
+        it(("%s, %s"):format(name, what), function()
+          local steps = { { name .. "_upgrade", {} } }
+          if name == "imap" then
+            steps[2] = expect "CAPABILITY"
+            steps[3] = say "* CAPABILITY IMAP4rev1\r\n%T OK done\r\n"
+          end
+          steps[#steps + 1] = expect "NOOP"
+          steps[#steps + 1] = { "send_below", bytes }
+          steps[#steps + 1] = until_close
+          local alerts = {}
+          local session <close>, peer = succeeds(name, steps,
+            { on = name == "imap" and { alert = function(text) alerts[#alerts + 1] = text end } })
+          local reply, err = session:noop()
+          assert.is_nil(reply)
+          assert.are.equal("tls", err.kind, tostring(err))
+          assert.are.equal("noop", err.during)
+          assert.are.same({}, alerts)
+          assert.is_false(session:security().encrypted)
+          peer:close()
+        end)
+      end
+    end
+  end)
+
   -- {====== Forgotten ======
 
   describe("leaves nothing of what was said in the clear:", function()

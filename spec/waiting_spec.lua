@@ -582,14 +582,16 @@ describe("waiting", function()
         io.stdout:setvbuf "no"
         print "connecting"
         print(require("starttls.smtp").connect { host = "127.0.0.1", port = %d, timeout = %g })
-      ]], silent.port, patience.seconds(10))
+      ]], silent.port, patience.seconds(15))
       local command = ("echo $$; exec %s %s 2>&1"):format(interpreter, path)
       local pipe <close> = assert(io.popen(command))
       local pid = pipe:read "l"
       assert.are.equal("connecting", pipe:read "l")
       socket.sleep(patience.seconds(0.1)) -- into the wait, most likely
+      local began = socket.gettime()
       process.run { "kill", "-INT", pid }
       assert.matches("interrupted!", pipe:read "a")
+      assert.is_true(socket.gettime() - began < patience.seconds(10))
     end)
   end)
 

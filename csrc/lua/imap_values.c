@@ -99,6 +99,7 @@ static void push_mailbox(lua_State *L, Response response, size_t index) {
   struct stls_slice text = stls_imap_node_text(response, index);
   struct stls_buffer name;
   int status = LUA_OK;
+  if (type_at(response, index) == STLS_IMAP_NIL) text = stls_slice_of("NIL"); /* a name like any */
   if (!memchr(text.ptr, '&', text.len)) {
     l_push_slice(L, text);
     return;

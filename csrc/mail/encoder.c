@@ -251,6 +251,7 @@ static void write_mailbox(struct stls_encoder *encoder, struct stls_slice mailbo
   struct stls_buffer name;
   stls_buffer_init(&name, 0);
   if (stls_utf7_encode(mailbox, &name)) write_string(encoder, stls_buffer_slice(&name), false);
+  else if (name.failure != STLS_BUFFER_OK) encoder->line.failure = name.failure;
   else refuse(encoder, "mailbox name is not valid UTF-8");
   stls_buffer_free(&name);
 }

@@ -410,10 +410,14 @@ static void send_auth(struct stls_dialogue *d, bool has_first) {
   stls_dialogue_send(d, args, sends ? 3 : 2);
 }
 
+/* Without a reason of its own, an exchange fails because memory ran out. */
 static void fail_sasl(struct stls_dialogue *d) {
   const char *why = d->login.sasl ? stls_sasl_failure(d->login.sasl) : "";
-  stls_dialogue_fail(d, STLS_ERROR_AUTH, "%s can't go on%s%s", d->login.mechanism->name,
-                     why[0] ? ": " : "", why);
+  if (why[0] == '\0') {
+    stls_dialogue_fail(d, STLS_ERROR_MEMORY, "not enough memory");
+    return;
+  }
+  stls_dialogue_fail(d, STLS_ERROR_AUTH, "%s can't go on: %s", d->login.mechanism->name, why);
 }
 
 static void begin_sasl(struct stls_dialogue *d) {

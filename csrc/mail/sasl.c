@@ -232,7 +232,7 @@ bool stls_sasl_step(struct stls_sasl *sasl, struct stls_slice challenge,
   stls_buffer_init(&octets, 0);
   went = stls_base64_decode(challenge, &octets) && stls_buffer_append_char(&octets, '\0');
   if (!went) {
-    fail(sasl, "the server's challenge is not base64");
+    if (octets.failure == STLS_BUFFER_OK) fail(sasl, "the server's challenge is not base64");
   } else {
     struct stls_slice plain = stls_buffer_slice(&octets);
     plain.len--; /* the NUL */
