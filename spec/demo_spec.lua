@@ -143,7 +143,7 @@ describe("make demo", function()
       end
       assert.matches("\nTLS    C: MAIL FROM:<alice@example.test>[^\n]*\n", output)
       assert.matches("\nTLS    C: %(%d+ bytes of the message%)\n", output)
-      assert.matches("\nTLS    C: A%d UID FETCH 1 ", output)
+      assert.matches("\nTLS    C: A%d+ UID FETCH 1 ", output)
       assert.matches("\nTLS    C: RETR 1\n", output)
     end)
 

@@ -135,7 +135,7 @@ end
 --- Puts a message into the user's INBOX, byte for byte. Returns its file name.
 function Servers:deliver(user, bytes)
   self.delivered = (self.delivered or 0) + 1
-  local name = ("%d.spec%d.localhost"):format(os.time(), self.delivered)
+  local name = ("%d.spec%06d.localhost"):format(os.time(), self.delivered)
   local maildir = ("%s/mail/%s"):format(self.dir, user)
   process.write_file(maildir .. "/tmp/" .. name, bytes)
   assert(os.rename(maildir .. "/tmp/" .. name, maildir .. "/new/" .. name))
