@@ -5,18 +5,30 @@
  * The roof (lua/starttls/options.lua) has checked names, types and combinations;
  * here values are read, and misuse that only the core can see is raised.
  */
+#include <stdarg.h>
 #include <string.h>
 
 #include "lua/binding.h"
+
+/* Raises, without the place in our own files, which is of no use to the caller. */
+static int misuse(lua_State *L, const char *format, ...) {
+  va_list args;
+  lua_pushliteral(L, "starttls: ");
+  va_start(args, format);
+  lua_pushvfstring(L, format, args);
+  va_end(args);
+  lua_concat(L, 2);
+  return lua_error(L);
+}
 
 static const char *text_option(lua_State *L, const char *name) {
   const char *text = NULL;
   size_t len = 0;
   int type = lua_getfield(L, 1, name);
-  if (type != LUA_TNIL && type != LUA_TSTRING) luaL_error(L, "option '%s' must be a string", name);
+  if (type != LUA_TNIL && type != LUA_TSTRING) misuse(L, "option '%s' must be a string", name);
   if (type == LUA_TSTRING) text = lua_tolstring(L, -1, &len);
   if (text && (strlen(text) != len || strpbrk(text, "\r\n"))) {
-    luaL_error(L, "option '%s' has a CR, LF or NUL", name);
+    misuse(L, "option '%s' has a CR, LF or NUL", name);
   }
   lua_pop(L, 1); /* the options table keeps the string alive */
   return text;
@@ -36,7 +48,7 @@ static double seconds_option(lua_State *L, const char *name, double otherwise) {
   if (lua_getfield(L, 1, name) != LUA_TNIL) {
     seconds = lua_tonumber(L, -1);
     if (!lua_isnumber(L, -1) || !(seconds > 0))
-      luaL_error(L, "option '%s' must be a positive number of seconds", name);
+      misuse(L, "option '%s' must be a positive number of seconds", name);
   }
   lua_pop(L, 1);
   return seconds;
@@ -50,7 +62,7 @@ static int choice_option(lua_State *L, const char *name, const char *const choic
   for (i = 0; choices[i]; i++) {
     if (strcmp(text, choices[i]) == 0) return i;
   }
-  return luaL_error(L, "option '%s' can't be \"%s\"", name, text);
+  return misuse(L, "option '%s' can't be \"%s\"", name, text);
 }
 
 static unsigned port_option(lua_State *L) {
@@ -59,7 +71,7 @@ static unsigned port_option(lua_State *L) {
   if (lua_getfield(L, 1, "port") != LUA_TNIL) {
     port = lua_tointegerx(L, -1, &is_integer);
     if (!is_integer || port < 1 || port > 65535)
-      luaL_error(L, "option 'port' must be an integer from 1 to 65535");
+      misuse(L, "option 'port' must be an integer from 1 to 65535");
   }
   lua_pop(L, 1);
   return (unsigned)port;
@@ -75,7 +87,7 @@ static void limit_option(lua_State *L, const char *name, lua_Integer most, size_
   if (lua_getfield(L, -1, name) != LUA_TNIL) {
     value = lua_tointegerx(L, -1, &is_integer);
     if (!is_integer || value < 1 || value > most)
-      luaL_error(L, "limit '%s' must be an integer from 1 to %d", name, (int)most);
+      misuse(L, "limit '%s' must be an integer from 1 to %d", name, (int)most);
     *limit = (size_t)value;
   }
   lua_pop(L, 1);
@@ -100,7 +112,7 @@ static void read_config(lua_State *L, struct stls_session_config *config) {
   memset(config, 0, sizeof *config);
   config->protocol = text_option(L, "protocol");
   config->host = text_option(L, "host");
-  if (!config->host) luaL_error(L, "option 'host' is missing");
+  if (!config->host) misuse(L, "option 'host' is missing");
   config->port = port_option(L);
   config->tls = (enum stls_tls_mode)choice_option(L, "tls", modes, STLS_TLS_STARTTLS);
   config->client_name = text_option(L, "client_name");
@@ -145,7 +157,7 @@ static void keep_loop(lua_State *L) {
 int l_session_new(lua_State *L) {
   struct stls_session_config config;
   struct l_session *session;
-  const char *misuse;
+  const char *reason;
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
   session = lua_newuserdatauv(L, sizeof *session, UV_SESSION_COUNT);
@@ -153,9 +165,9 @@ int l_session_new(lua_State *L) {
   luaL_setmetatable(L, STLS_SESSION);
   read_config(L, &config);
   keep_loop(L);
-  session->session = stls_session_new(&config, &misuse);
+  session->session = stls_session_new(&config, &reason);
   if (session->session) return 1;
-  return luaL_error(L, "%s", misuse ? misuse : "not enough memory");
+  return reason ? misuse(L, "%s", reason) : luaL_error(L, "not enough memory");
 }
 
 /* core.trust(ca_file, ca_path, client_cert, client_key) -> trust | nil, error */

@@ -76,6 +76,7 @@ struct stls_dialogue {
 
   struct stls_imap_parser *parser;     /* IMAP only */
   unsigned tag;                        /* of the last command */
+  bool said_bye;                       /* IMAP: it was handed out, and is now to be acted on */
   struct stls_transaction transaction; /* SMTP only */
 };
 

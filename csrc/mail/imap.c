@@ -108,7 +108,8 @@ static enum stls_read read_untagged(struct stls_dialogue *d,
   }
   if (stls_slice_is(response->name, "BYE") && d->form != STLS_ANSWER_GOODBYE) {
     fill_reply(d, response);
-    return STLS_READ_REPLY;
+    if (opening) return STLS_READ_REPLY;
+    d->said_bye = true; /* the caller's function for it hears of it first */
   }
   if (opening) return STLS_READ_MORE;
   memset(&d->event, 0, sizeof d->event);
@@ -167,6 +168,7 @@ static enum stls_read fail_parse(struct stls_dialogue *d) {
 
 static enum stls_read imap_read(struct stls_dialogue *d) {
   enum stls_read read = STLS_READ_MORE;
+  if (d->said_bye) return STLS_READ_REPLY;
   while (read == STLS_READ_MORE && stls_buffer_length(&d->input) > 0) {
     size_t used;
     enum stls_imap_result result =

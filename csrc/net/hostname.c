@@ -61,7 +61,7 @@ static const char *map_name(const char *host, char ascii_r[STLS_HOSTNAME_SIZE]) 
     written = snprintf(ascii_r, STLS_HOSTNAME_SIZE, "%s", host);
   } else {
     status = idn2_lookup_u8((const uint8_t *)host, &mapped, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL);
-    if (status != IDN2_OK) return idn2_strerror(status);
+    if (status != IDN2_OK) return "host name has a label that IDNA does not allow (RFC 5891)";
     written = snprintf(ascii_r, STLS_HOSTNAME_SIZE, "%s", (const char *)mapped);
     idn2_free(mapped);
   }

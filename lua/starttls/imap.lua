@@ -43,6 +43,15 @@ function Imap:unasked(name, number, value)
   end
 end
 
+local judge = Imap.judge
+
+--- The reply, or nil and an error when it is a refusal. An alert may come with either, and is
+-- for a person to see (RFC 9051 7.1).
+function Imap:judge(during, reply)
+  if reply.status == "ALERT" then call(self, "alert", reply.text) end
+  return judge(self, during, reply)
+end
+
 -- }======
 
 --- Bounds what a command gathers, like one reply: a server may never stop.
