@@ -320,6 +320,21 @@ describe("A trace", function()
         "* 2 EXISTS", "A3 OK done",
       }, table.move(lines, #lines - 6, #lines, 1, {}))
     end)
+
+    it("and not at all where the server puts it in quotes", function()
+      local events = run("imap", function(p, args)
+        local auth = require "spec.support.peer_auth".open(p, args)
+        auth:begins "PLAIN"
+        auth:says(auth.words.yes, "welcome")
+        local tag = p:imap_expect "^UID FETCH"
+        p:send_slowly '* 1 FETCH (UID 7 BODY[TEXT] "a \\"b" X "shown")\r\n'
+        p:send(tag, " OK done\r\n")
+        p:expect_eof()
+      end, { offers = { "PLAIN" } }, nil, function(session)
+        assert.equal('a "b', assert(session:fetch_all("7", { "text" }))[1].text)
+      end)
+      assert.equal('* 1 FETCH (UID 7 BODY[TEXT] "<content>" X "shown")', events[#events - 1].text)
+    end)
   end)
 
   it("has a line for each line of a response with a literal that is no content", function()

@@ -49,6 +49,7 @@ struct stls_imap_parser {
   size_t tag_len, name_start, name_len, text_start, text_len;
   struct stls_imap_response response;
   bool records;
+  bool hides; /* in a quoted string of message content, which is not recorded */
   struct stls_buffer record;
   enum stls_error_kind failure;
   const char *why;
@@ -180,6 +181,7 @@ static void keep(struct stls_imap_parser *parser, struct stls_slice text) {
 }
 
 static void end_string(struct stls_imap_parser *parser) {
+  parser->hides = false;
   add_node(parser, STLS_IMAP_STRING, parser->token, token_text(parser).len);
   parser->lexeme = LEX_VALUE;
 }
@@ -311,7 +313,10 @@ static size_t lex_value(struct stls_imap_parser *parser, struct stls_slice input
     case ' ': return 1;
     case '(': open_list(parser); return 1;
     case ')': close_list(parser); return 1;
-    case '"': begin_token(parser, LEX_QUOTED); return 1;
+    case '"':
+      parser->hides = is_content(parser);
+      begin_token(parser, LEX_QUOTED);
+      return 1;
     case '{':
       begin_token(parser, LEX_LITERAL_SIZE);
       parser->literal_left = NO_SIZE;
@@ -528,14 +533,18 @@ enum stls_imap_result stls_imap_parser_feed(struct stls_imap_parser *parser,
   if (parser->starts_new && input.len > 0) begin_response(parser);
   while (result == STLS_IMAP_MORE && parser->failure == STLS_ERROR_NONE &&
          (used < input.len || parser->lexeme == LEX_CONTENT)) {
-    bool content = parser->lexeme == LEX_CONTENT;
+    bool content = parser->lexeme == LEX_CONTENT, hidden = parser->hides;
     size_t len;
     if (content && used == input.len && parser->literal_left > 0) break;
     if (content) record(parser, input.ptr + from, input.ptr + used);
     len = lex(parser, stls_slice_from(input, used));
     used += len;
     if (!content) count(parser, len);
-    if (content) from = used;
+    if (!hidden && parser->hides) record(parser, input.ptr + from, input.ptr + used);
+    if (content || hidden || parser->hides) from = used;
+    if (hidden && !parser->hides && parser->records) {
+      stls_buffer_append_text(&parser->record, "<content>\"");
+    }
     if (content) result = STLS_IMAP_CONTENT;
     else if (parser->starts_new) result = STLS_IMAP_RESPONSE;
   }
