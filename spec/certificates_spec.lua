@@ -434,6 +434,20 @@ describe("certificates", function()
         try("smtp", old, merge(to_far, { ca_file = old.cert })))
     end)
 
+    it("are read again when what was read is old", function()
+      local trust = require "starttls.trust"
+      local lifetime, path = trust.lifetime, dir .. "/replaced.pem"
+      finally(function() trust.lifetime = lifetime end)
+      process.write_file(path, process.read_file(good.cert))
+      local with_path = merge(to_far, { ca_file = path })
+      assert_accepted(try("smtp", good, with_path))
+      process.write_file(path, process.read_file(certificates.ca(dir, { name = "new" }).cert))
+      assert_accepted(try("smtp", good, with_path))
+      trust.lifetime = 0
+      assert_refused("certificate", "authority that is not trusted here",
+        try("smtp", good, with_path))
+    end)
+
     for _, case in ipairs {
       { "missing", words = "No such file" },
       { "empty", text = "", words = "can't load certificate authorities" },

@@ -423,8 +423,9 @@ describe("an IMAP session", function()
 
     -- What breaks the protocol, as the answer to NOOP.
     for _, answer in ipairs {
-      "A999 OK another tag\r\n", "%TX OK another tag\r\n", "%T MAYBE\r\n", "%T\r\n", "*\r\n",
-      "* \r\n", "\r\n", "+ go on\r\n", "* LIST (\\A \"/\" x\r\n", "* LIST ) x\r\n",
+      "A1 OK an old tag\r\n", "a2 OK another tag\r\n", "A999 OK another tag\r\n",
+      "%TX OK another tag\r\n", "%T MAYBE\r\n", "%T\r\n", "*\r\n", "* \r\n",
+      "\r\n", "+ go on\r\n", "* LIST (\\A \"/\" x\r\n", "* LIST ) x\r\n",
       "* LIST () \"open\r\n", "* 5 FETCH (UID {x}\r\n", "* LIST () \"/\" {}\r\n",
       "* LIST () \"/\" {5\r\n", "* LIST () \"/\" {99999999999999999999}\r\n",
       "* OK [UNCLOSED x\r\n", "* OK [UNCLOSED (x] y\r\n", "* 5\r\n",

@@ -115,6 +115,7 @@ local bad_addresses = {
   { "bob\t@example.test", "control character" }, { "bob\127@example.test", "control character" },
   { '"bob@example.test', "unfinished quoted string" }, { 'bob"@example.test', "unfinished" },
   { '"bob\\"@example.test', "unfinished quoted string" },
+  { "b\xf6b@example.test", "valid UTF-8" }, { "b\xed\xa0\x80b@example.test", "valid UTF-8" },
   { "@example.test", "lacks a local part" }, { "bob@", "lacks a local part or domain" },
   { long_local, "more than 64 octets" }, { long_address, "longer than 254 octets" },
 }
@@ -168,6 +169,9 @@ describe("what a script passes in", function()
         { "address", function(session) return session:send { from = "a@b", message = "x" } end },
         { "empty", function(session)
           return session:send { from = "a@b", to = {}, message = "x" }
+        end },
+        { "valid UTF-8", function(session)
+          return session:send { from = "a@b", to = "\xff@c", message = "x" }
         end },
         { "string", function(session) return send_to(session, 5) end },
         { "string", function(session) return send_to(session, true) end },

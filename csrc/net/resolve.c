@@ -22,6 +22,7 @@ struct lookup {
   atomic_bool done;
   int done_fd; /* the thread's own copy */
   int status;  /* of getaddrinfo */
+  int reason;  /* errno of the thread, for EAI_SYSTEM */
   struct addrinfo *result;
   char host[STLS_HOSTNAME_SIZE];
   char service[16];
@@ -45,6 +46,7 @@ static void look_up(struct lookup *lookup, int flags) {
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = flags | AI_NUMERICSERV;
   lookup->status = getaddrinfo(lookup->host, lookup->service, &hints, &lookup->result);
+  lookup->reason = errno;
   atomic_store(&lookup->done, true);
 }
 
@@ -114,7 +116,8 @@ enum stls_io stls_resolve_step(struct stls_resolve *resolve, struct stls_error *
   if (!atomic_load(&lookup->done)) return STLS_IO_WANT_READ;
   if (lookup->status == 0 && lookup->result) return STLS_IO_OK;
   stls_error_set(error, STLS_ERROR_RESOLVE, "connect", "can't look up %s: %s", lookup->host,
-                 lookup->status == EAI_SYSTEM ? strerror(errno) : gai_strerror(lookup->status));
+                 lookup->status == EAI_SYSTEM ? strerror(lookup->reason)
+                                              : gai_strerror(lookup->status));
   error->temporary = lookup->status == EAI_AGAIN;
   return STLS_IO_FAILED;
 }

@@ -18,15 +18,19 @@ function smtp.connect(given)
   return session.connect(Smtp, given, { client_name = "string" })
 end
 
+--- RFC 6531 3.3: what is not ASCII is UTF-8. All else is checked where it is encoded.
+local function check_address(address, what)
+  if type(address) ~= "string" then
+    error(("send: %s must be a string, not %s"):format(what, type(address)), 0)
+  end
+  if not utf8.len(address) then error(("send: %s is not valid UTF-8"):format(what), 0) end
+end
+
 local function as_list(to)
-  if type(to) == "string" then return { to } end
+  if type(to) == "string" then to = { to } end
   if type(to) ~= "table" then error("send: 'to' must be an address or an array of addresses", 0) end
   if #to == 0 then error("send: 'to' is empty", 0) end
-  for _, address in ipairs(to) do
-    if type(address) ~= "string" then
-      error("send: an address in 'to' must be a string, not " .. type(address), 0)
-    end
-  end
+  for _, address in ipairs(to) do check_address(address, "an address in 'to'") end
   return to
 end
 
@@ -36,9 +40,7 @@ local function check_envelope(envelope)
   for name in pairs(envelope) do
     if not known[name] then error(("send: unknown field '%s'"):format(tostring(name)), 0) end
   end
-  if type(envelope.from) ~= "string" then
-    error("send: 'from' must be an address, or \"\" for none", 0)
-  end
+  check_address(envelope.from, "the address in 'from'")
   return as_list(envelope.to)
 end
 

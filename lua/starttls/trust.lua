@@ -21,7 +21,8 @@ function trust.load(given)
     given.ca_file or "", given.ca_path or "", given.client_cert or "", key_file or "",
   }, "\0")
   local entry = kept[key]
-  if entry and os.time() - entry.loaded_at < trust.lifetime then return entry.trust end
+  local age = entry and os.time() - entry.loaded_at
+  if age and age >= 0 and age < trust.lifetime then return entry.trust end
   local loaded, err = core.trust(given.ca_file, given.ca_path, given.client_cert, key_file)
   if not loaded then return nil, err end
   if not entry then count = count + 1 end
