@@ -25,6 +25,8 @@ static int is_8bit(lua_State *L) {
   return 1;
 }
 
+static const struct stls_limits default_limits = STLS_LIMITS_DEFAULT;
+
 static const luaL_Reg functions[] = {
     {"new", l_session_new}, {"trust", l_trust_new}, {"is_8bit", is_8bit}, {NULL, NULL}};
 
@@ -37,5 +39,7 @@ int luaopen_starttls_core(lua_State *L) {
   luaL_newlib(L, functions);
   luaL_newmetatable(L, STLS_ERROR);
   lua_setfield(L, -2, "error_metatable");
+  lua_pushinteger(L, (lua_Integer)default_limits.reply);
+  lua_setfield(L, -2, "reply_limit"); /* what limits.reply is unless the caller says */
   return 1;
 }

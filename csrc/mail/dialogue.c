@@ -110,7 +110,7 @@ bool stls_dialogue_is_idle(const struct stls_dialogue *d) {
 
 bool stls_dialogue_may_drain(const struct stls_dialogue *d) {
   return d->table == d->config->protocol->command_table && d->want == STLS_NEED_INPUT &&
-         !stls_encoder_stopped(&d->encoder) && !d->literal_pending;
+         !stls_dialogue_is_stopped(d) && !d->literal_pending;
 }
 
 bool stls_dialogue_delivery_unknown(const struct stls_dialogue *d) {
@@ -124,25 +124,32 @@ static struct stls_slice showable(const struct stls_dialogue *d, struct stls_sli
   return stls_login_repeats(d, text) ? stls_slice_of(STLS_LOGIN_WITHHELD) : text;
 }
 
+static void set_error(struct stls_dialogue *d, enum stls_error_kind kind, const char *format,
+                      va_list args) __attribute__((format(printf, 3, 0)));
+
+static void set_error(struct stls_dialogue *d, enum stls_error_kind kind, const char *format,
+                      va_list args) {
+  char message[1024];
+  vsnprintf(message, sizeof message, format, args);
+  stls_error_set(&d->error, kind, stls_dialogue_phase(d), "%s", message);
+}
+
 bool stls_dialogue_fail(struct stls_dialogue *d, enum stls_error_kind kind, const char *format,
                         ...) {
-  char message[1024];
   va_list args;
   va_start(args, format);
-  vsnprintf(message, sizeof message, format, args);
+  set_error(d, kind, format, args);
   va_end(args);
-  return stls_error_set(&d->error, kind, stls_dialogue_phase(d), "%s", message);
+  return false;
 }
 
 bool stls_dialogue_fail_reply(struct stls_dialogue *d, enum stls_error_kind kind,
                               const char *format, ...) {
-  char message[1024];
   va_list args;
   if (d->error.kind != STLS_ERROR_NONE) return false;
   va_start(args, format);
-  vsnprintf(message, sizeof message, format, args);
+  set_error(d, kind, format, args);
   va_end(args);
-  stls_error_set(&d->error, kind, stls_dialogue_phase(d), "%s", message);
   stls_error_reply(&d->error, d->reply.code, stls_slice_of(d->reply.status),
                    showable(d, stls_buffer_slice(&d->reply.text)));
   if (d->reply.class & (STLS_ON_TRANSIENT | STLS_ON_BYE)) d->error.temporary = true;
@@ -191,7 +198,6 @@ void stls_dialogue_begin(struct stls_dialogue *d, const struct stls_table *table
   snprintf(d->during, sizeof d->during, "%s", during ? during : "");
   d->want = STLS_NEED_INPUT;
   d->has_event = false;
-  d->content_ended = false;
   d->form = STLS_ANSWER_REPLY;
 }
 
@@ -319,27 +325,49 @@ bool stls_dialogue_count_line(struct stls_dialogue *d, struct stls_slice line) {
                             d->config->limits.reply);
 }
 
+void stls_reply_copy(struct stls_reply *to, const struct stls_reply *from) {
+  to->class = from->class;
+  to->code = from->code;
+  memcpy(to->status, from->status, sizeof to->status);
+  stls_buffer_clear(&to->text);
+  stls_buffer_append_slice(&to->text, stls_buffer_slice(&from->text));
+}
+
 void stls_reply_set_status(struct stls_reply *reply, struct stls_slice status) {
   size_t len = status.len < sizeof reply->status ? status.len : sizeof reply->status - 1;
   memcpy(reply->status, status.ptr, len);
   reply->status[len] = '\0';
 }
 
-const char *stls_dialogue_send_line(struct stls_dialogue *d) {
-  const char *refusal = stls_encoder_end(&d->encoder);
-  if (refusal) return refusal;
+void stls_dialogue_release(struct stls_dialogue *d) {
   if (!stls_encoder_release(&d->encoder, &d->output)) {
     stls_dialogue_fail(d, STLS_ERROR_MEMORY, "not enough memory");
   }
-  return NULL;
+}
+
+bool stls_dialogue_is_stopped(const struct stls_dialogue *d) {
+  return stls_encoder_stopped(&d->encoder);
+}
+
+const char *stls_dialogue_send_line(struct stls_dialogue *d) {
+  const char *refusal = stls_encoder_end(&d->encoder);
+  if (!refusal) stls_dialogue_release(d);
+  return refusal;
+}
+
+/* Puts a command together; ending its line is the caller's. `longest` as in the encoder. */
+static void encode(struct stls_dialogue *d, const struct stls_arg *args, size_t count,
+                   size_t longest) {
+  size_t i;
+  stls_encoder_begin(&d->encoder);
+  d->encoder.longest = longest;
+  if (d->parser) stls_imap_begin_command(d);
+  for (i = 0; i < count; i++) stls_encoder_add(&d->encoder, args[i].type, args[i].value);
 }
 
 void stls_dialogue_send(struct stls_dialogue *d, const struct stls_arg *args, size_t count) {
   const char *refusal;
-  size_t i;
-  stls_encoder_begin(&d->encoder);
-  if (d->parser) stls_imap_begin_command(d);
-  for (i = 0; i < count; i++) stls_encoder_add(&d->encoder, args[i].type, args[i].value);
+  encode(d, args, count, 0);
   refusal = stls_dialogue_send_line(d);
   if (refusal) stls_dialogue_fail(d, STLS_ERROR_AUTH, "%s", refusal);
 }
@@ -396,12 +424,8 @@ const char *stls_dialogue_command(struct stls_dialogue *d, const char *during,
                                   const struct stls_arg *args, size_t count,
                                   enum stls_answer_form form, const uint64_t *literal) {
   const char *refusal;
-  size_t i;
   if (d->error.kind != STLS_ERROR_NONE) return NULL;
-  stls_encoder_begin(&d->encoder);
-  d->encoder.longest = d->config->protocol->longest_command;
-  if (d->parser) stls_imap_begin_command(d);
-  for (i = 0; i < count; i++) stls_encoder_add(&d->encoder, args[i].type, args[i].value);
+  encode(d, args, count, d->config->protocol->longest_command);
   if (literal) stls_encoder_add_literal(&d->encoder, *literal);
   if (d->encoder.refusal) return d->encoder.refusal;
   stls_dialogue_begin(d, d->config->protocol->command_table, 0, during);
@@ -416,7 +440,6 @@ const char *stls_dialogue_command(struct stls_dialogue *d, const char *during,
 
 void stls_dialogue_want_content(struct stls_dialogue *d) {
   d->want = STLS_NEED_CONTENT;
-  d->content_ended = false;
 }
 
 /* Why the piece can't be sent, or NULL. RFC 6152 3: 8-bit text where 8BITMIME is offered only. */
@@ -425,8 +448,9 @@ static const char *content_refusal(const struct stls_dialogue *d, struct stls_sl
     return "the message has a NUL octet, which this protocol can't carry";
   if (d->parser && piece.len > d->literal_left)
     return "the message is longer than its announced size";
-  if (!d->parser && stls_content_is_8bit(piece) &&
-      !stls_capabilities_find(&d->capabilities, "8BITMIME", NULL))
+  /* The piece is looked through only where the answer matters. */
+  if (!d->parser && !stls_capabilities_find(&d->capabilities, "8BITMIME", NULL) &&
+      stls_content_is_8bit(piece))
     return "the message has 8-bit text, and the server does not offer 8BITMIME";
   return NULL;
 }
@@ -457,14 +481,9 @@ void stls_dialogue_content_end(struct stls_dialogue *d) {
     stls_dialogue_fail(d, STLS_ERROR_UNSUPPORTED, "the message is shorter than its announced size");
     return;
   }
-  d->content_ended = true;
   d->want = STLS_NEED_INPUT;
-  if (d->parser) {
-    if (!stls_encoder_release(&d->encoder, &d->output))
-      stls_dialogue_fail(d, STLS_ERROR_MEMORY, "not enough memory");
-  } else {
-    stls_transaction_content_ended(d);
-  }
+  if (d->parser) stls_dialogue_release(d);
+  else stls_transaction_content_ended(d);
 }
 
 void stls_dialogue_credential(struct stls_dialogue *d, struct stls_slice value) {

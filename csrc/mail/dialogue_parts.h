@@ -19,7 +19,6 @@ struct stls_login {
   struct stls_buffer held; /* the initial response that waits to be asked for, base64 */
   bool holds;              /* `held` waits */
   struct stls_buffer sent; /* the last credential line as it was sent, to know it again */
-  bool binding_refused;    /* -PLUS was tried and refused: this is the second try */
   bool first_half;         /* own login: the user name is sent, the password is not */
   bool started;
   bool retold; /* the server told its capabilities since the login began */
@@ -66,7 +65,6 @@ struct stls_dialogue {
   struct stls_content_decoder content_in;
   uint64_t literal_left; /* IMAP: octets of the announced literal to be sent yet */
   bool literal_pending;
-  bool content_ended;
   bool awaits_delivery; /* the final dot is sent, its answer has not come */
 
   bool reading_lines; /* POP3: in the lines or content of an answer */
@@ -111,6 +109,12 @@ void stls_dialogue_send_word(struct stls_dialogue *d, const char *word);
 /* Ends the line being encoded and moves it to the output; NULL or the refusal. */
 const char *stls_dialogue_send_line(struct stls_dialogue *d);
 
+/* Moves more of a stopped command to the output. An action for tables. */
+void stls_dialogue_release(struct stls_dialogue *d);
+
+/* Whether a part of the command waits for the server's "+". A guard for tables. */
+bool stls_dialogue_is_stopped(const struct stls_dialogue *d);
+
 /*
  * Takes one line (without its line end) off the input. The slice is borrowed
  * until the next read. False when none is complete, or it is too long (then failed).
@@ -128,6 +132,9 @@ bool stls_reply_add_line(struct stls_reply *reply, struct stls_slice line);
 
 /* Counts a line of a reply against limits.reply; false when that breaks (then failed). */
 bool stls_dialogue_count_line(struct stls_dialogue *d, struct stls_slice line);
+
+/* Copies everything of a reply. */
+void stls_reply_copy(struct stls_reply *to, const struct stls_reply *from);
 
 /* Sets its status, cut to what fits. */
 void stls_reply_set_status(struct stls_reply *reply, struct stls_slice status);

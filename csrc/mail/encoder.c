@@ -286,11 +286,6 @@ void stls_encoder_add(struct stls_encoder *encoder, enum stls_arg_type type,
   encoder->joined = type == STLS_ARG_KEYWORD || type == STLS_ARG_OPEN;
 }
 
-void stls_encoder_add_text(struct stls_encoder *encoder, enum stls_arg_type type,
-                           const char *value) {
-  stls_encoder_add(encoder, type, stls_slice_of(value));
-}
-
 void stls_encoder_add_literal(struct stls_encoder *encoder, uint64_t size) {
   if (encoder->refusal) return;
   if (!encoder->joined) write_both(encoder, " ", 1);

@@ -65,8 +65,6 @@ void stls_encoder_begin(struct stls_encoder *encoder);
 /* Adds an argument, with a space before it where one belongs. */
 void stls_encoder_add(struct stls_encoder *encoder, enum stls_arg_type type,
                       struct stls_slice value);
-void stls_encoder_add_text(struct stls_encoder *encoder, enum stls_arg_type type,
-                           const char *value);
 
 /* Adds the announcement of a literal whose `size` bytes the caller sends itself, and stops. */
 void stls_encoder_add_literal(struct stls_encoder *encoder, uint64_t size);

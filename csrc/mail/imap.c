@@ -81,7 +81,7 @@ static enum stls_read read_tagged(struct stls_dialogue *d,
                                   const struct stls_imap_response *response) {
   char tag[TAG_SIZE];
   struct stls_slice expected = current_tag(d, tag);
-  bool sent = !stls_encoder_stopped(&d->encoder) && stls_buffer_length(&d->output) == 0;
+  bool sent = !stls_dialogue_is_stopped(d) && stls_buffer_length(&d->output) == 0;
   if (d->tag == 0 || response->tag.len != expected.len ||
       memcmp(response->tag.ptr, expected.ptr, expected.len) != 0) {
     return fail_tag(d, response);
@@ -240,18 +240,8 @@ static void send_own_login(struct stls_dialogue *d) {
 
 enum command_state { COMMAND, LITERAL };
 
-static bool is_stopped(const struct stls_dialogue *d) {
-  return stls_encoder_stopped(&d->encoder);
-}
-
 static bool awaits_literal(const struct stls_dialogue *d) {
   return d->literal_pending && d->encoder.stop_next == d->encoder.stop_count;
-}
-
-static void release_more(struct stls_dialogue *d) {
-  if (!stls_encoder_release(&d->encoder, &d->output)) {
-    stls_dialogue_fail(d, STLS_ERROR_MEMORY, "not enough memory");
-  }
 }
 
 /* What the encoder keeps yet is the line's end, which goes out behind the literal. */
@@ -273,7 +263,7 @@ static bool is_sending_literal(const struct stls_dialogue *d) {
 static const struct stls_row command_rows[] = {
     /* state, reply, guard, next, action */
     {COMMAND, STLS_ON_CONTINUE, awaits_literal, LITERAL, want_literal},
-    {COMMAND, STLS_ON_CONTINUE, is_stopped, COMMAND, release_more},
+    {COMMAND, STLS_ON_CONTINUE, stls_dialogue_is_stopped, COMMAND, stls_dialogue_release},
     {COMMAND, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, COMMAND, stls_dialogue_finish_reply},
     {LITERAL, STLS_ON_REFUSAL, is_sending_literal, LITERAL, fail_literal},
     {LITERAL, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, COMMAND, stls_dialogue_finish_reply},

@@ -150,10 +150,6 @@ static bool awaits_second_half(const struct stls_dialogue *d) {
   return d->login.first_half;
 }
 
-static bool is_stopped(const struct stls_dialogue *d) {
-  return stls_encoder_stopped(&d->encoder);
-}
-
 /* Whether the caller lets this mechanism be used at all. */
 static bool is_allowed(const struct stls_dialogue *d, const char *name) {
   struct stls_slice names = stls_slice_of(d->config->mechanisms), word;
@@ -372,8 +368,8 @@ static void begin_sasl(struct stls_dialogue *d);
 static void begin_login(struct stls_dialogue *d, const struct stls_mechanism *mechanism) {
   d->state = LOGIN;
   d->login.mechanism = mechanism;
-  d->login.retold =
-      false; /* RFC 9051 6.2.2: what is offered changes here; the answer may say how */
+  /* RFC 9051 6.2.2: what is offered changes here; the answer may say how. */
+  d->login.retold = false;
   if (mechanism && mechanism->credential == STLS_CREDENTIAL_NONE) begin_sasl(d);
   else d->want = STLS_NEED_CREDENTIAL;
 }
@@ -514,12 +510,6 @@ static void send_second_half(struct stls_dialogue *d) {
   d->config->protocol->send_own_login(d);
 }
 
-static void release_more(struct stls_dialogue *d) {
-  if (!stls_encoder_release(&d->encoder, &d->output)) {
-    stls_dialogue_fail(d, STLS_ERROR_MEMORY, "not enough memory");
-  }
-}
-
 /* }====== */
 
 static const struct stls_row rows[] = {
@@ -557,7 +547,7 @@ static const struct stls_row rows[] = {
     {LOGIN, STLS_ON_POSITIVE, NULL, LOGIN, fail_unproven},
     {LOGIN, STLS_ON_PERMANENT, may_unbind, LOGIN, retry_unbound},
     {LOGIN, STLS_ON_REFUSAL, NULL, LOGIN, fail_auth},
-    {OWN_LOGIN, STLS_ON_CONTINUE, is_stopped, OWN_LOGIN, release_more},
+    {OWN_LOGIN, STLS_ON_CONTINUE, stls_dialogue_is_stopped, OWN_LOGIN, stls_dialogue_release},
     {OWN_LOGIN, STLS_ON_POSITIVE, awaits_second_half, OWN_LOGIN, send_second_half},
     {OWN_LOGIN, STLS_ON_POSITIVE, NULL, AUTHENTICATED, end_login},
     {OWN_LOGIN, STLS_ON_REFUSAL, NULL, OWN_LOGIN, fail_auth},

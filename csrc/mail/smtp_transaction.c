@@ -65,22 +65,11 @@ static void keep_refusal(struct stls_dialogue *d) {
   struct stls_transaction *transaction = &d->transaction;
   if (transaction->refused) return;
   transaction->refused = true;
-  transaction->refusal.class = d->reply.class;
-  transaction->refusal.code = d->reply.code;
-  memcpy(transaction->refusal.status, d->reply.status, sizeof d->reply.status);
-  stls_buffer_clear(&transaction->refusal.text);
-  stls_buffer_append_slice(&transaction->refusal.text, stls_buffer_slice(&d->reply.text));
+  stls_reply_copy(&transaction->refusal, &d->reply);
 }
 
 static void finish_refused(struct stls_dialogue *d) {
-  if (d->transaction.refused) {
-    struct stls_reply *refusal = &d->transaction.refusal;
-    d->reply.class = refusal->class;
-    d->reply.code = refusal->code;
-    memcpy(d->reply.status, refusal->status, sizeof refusal->status);
-    stls_buffer_clear(&d->reply.text);
-    stls_buffer_append_slice(&d->reply.text, stls_buffer_slice(&refusal->text));
-  }
+  if (d->transaction.refused) stls_reply_copy(&d->reply, &d->transaction.refusal);
   stls_dialogue_finish_reply(d);
 }
 
@@ -132,11 +121,6 @@ static void fail_content(struct stls_dialogue *d) {
   stls_dialogue_fail_reply(d, STLS_ERROR_REJECTED, "the server refuses the message before its end");
 }
 
-static void finish_delivered(struct stls_dialogue *d) {
-  d->awaits_delivery = false;
-  stls_dialogue_finish_reply(d);
-}
-
 /* }====== */
 
 static const struct stls_row rows[] = {
@@ -157,7 +141,7 @@ static const struct stls_row rows[] = {
     {CONTENT, STLS_ON_REFUSAL, NULL, CONTENT, fail_content},
 
     {DELIVERY, STLS_ON_POSITIVE | STLS_ON_REFUSAL, is_refused, RESET, finish_refused},
-    {DELIVERY, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, DELIVERY, finish_delivered},
+    {DELIVERY, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, DELIVERY, stls_dialogue_finish_reply},
 
     {RESET, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, RESET, finish_refused},
 };

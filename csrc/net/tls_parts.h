@@ -37,4 +37,15 @@ int stls_tls_verify(gnutls_session_t session);
 /* The peer's own certificate, imported; the caller deinits it. False when there is none. */
 bool stls_tls_peer_certificate(gnutls_session_t session, gnutls_x509_crt_t *certificate_r);
 
+/* A name of the subject alternative name extension. */
+struct stls_tls_name {
+  unsigned type; /* gnutls_x509_subject_alt_name_t */
+  char text[1024];
+  size_t size;
+};
+
+/* The next name that can be read: start with `*index` 0. False at the end. */
+bool stls_tls_next_name(gnutls_x509_crt_t certificate, unsigned *index,
+                        struct stls_tls_name *name_r);
+
 #endif

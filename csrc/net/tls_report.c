@@ -47,28 +47,24 @@ static bool take_datum(int status, gnutls_datum_t *datum, struct stls_buffer *ou
   return kept;
 }
 
-static bool add_name(unsigned type, const char *name, size_t size, struct stls_buffer *out) {
+static bool add_name(const struct stls_tls_name *name, struct stls_buffer *out) {
   char text[INET6_ADDRSTRLEN] = "";
-  if (type == GNUTLS_SAN_DNSNAME) {
-    if (memchr(name, '\0', size)) return true; /* no name at all */
-    return stls_buffer_append(out, name, size) && stls_buffer_append_char(out, '\0');
+  if (name->type == GNUTLS_SAN_DNSNAME) {
+    if (memchr(name->text, '\0', name->size)) return true; /* no name at all */
+    return stls_buffer_append(out, name->text, name->size) && stls_buffer_append_char(out, '\0');
   }
-  if (type != GNUTLS_SAN_IPADDRESS || (size != 4 && size != 16)) return true;
-  inet_ntop(size == 4 ? AF_INET : AF_INET6, name, text, sizeof text);
+  if (name->type != GNUTLS_SAN_IPADDRESS || (name->size != 4 && name->size != 16)) return true;
+  inet_ntop(name->size == 4 ? AF_INET : AF_INET6, name->text, text, sizeof text);
   return stls_buffer_append_text(out, text) && stls_buffer_append_char(out, '\0');
 }
 
 static bool take_names(gnutls_x509_crt_t certificate, struct stls_buffer *out) {
-  unsigned index;
-  for (index = 0;; index++) {
-    char name[1024];
-    size_t size = sizeof name;
-    unsigned type = 0;
-    int status =
-        gnutls_x509_crt_get_subject_alt_name2(certificate, index, name, &size, &type, NULL);
-    if (status == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE) return true;
-    if (status >= 0 && !add_name(type, name, size, out)) return false;
+  struct stls_tls_name name;
+  unsigned index = 0;
+  while (stls_tls_next_name(certificate, &index, &name)) {
+    if (!add_name(&name, out)) return false;
   }
+  return true;
 }
 
 static bool read_certificate(gnutls_x509_crt_t certificate, struct stls_certificate *out) {

@@ -86,19 +86,27 @@ static bool matches_pattern(struct stls_slice pattern, const char *name) {
   return stls_slice_is(pattern, name);
 }
 
+bool stls_tls_next_name(gnutls_x509_crt_t certificate, unsigned *index,
+                        struct stls_tls_name *name_r) {
+  int status;
+  do {
+    name_r->size = sizeof name_r->text;
+    status = gnutls_x509_crt_get_subject_alt_name2(certificate, (*index)++, name_r->text,
+                                                   &name_r->size, &name_r->type, NULL);
+    if (status == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE) return false;
+  } while (status < 0);
+  return true;
+}
+
 /* Whether there is a DNS name that matches, or with NULL any DNS name. */
 static bool has_dns_name(gnutls_x509_crt_t certificate, const char *wanted) {
-  unsigned index;
-  for (index = 0;; index++) {
-    char name[1024];
-    size_t size = sizeof name;
-    unsigned type = 0;
-    int status =
-        gnutls_x509_crt_get_subject_alt_name2(certificate, index, name, &size, &type, NULL);
-    if (status == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE) return false;
-    if (status < 0 || type != GNUTLS_SAN_DNSNAME) continue;
-    if (!wanted || matches_pattern(stls_slice(name, size), wanted)) return true;
+  struct stls_tls_name name;
+  unsigned index = 0;
+  while (stls_tls_next_name(certificate, &index, &name)) {
+    if (name.type != GNUTLS_SAN_DNSNAME) continue;
+    if (!wanted || matches_pattern(stls_slice(name.text, name.size), wanted)) return true;
   }
+  return false;
 }
 
 static bool matches_address(gnutls_x509_crt_t certificate, const char *name) {

@@ -244,10 +244,15 @@ static void tell_too_late(struct stls_session *session) {
   }
 }
 
+/* Losing the session now may leave a message's fate in the dark. */
+static void note_delivery(struct stls_session *session) {
+  session->error.unknown = session->dialogue && stls_dialogue_delivery_unknown(session->dialogue);
+}
+
 static bool is_too_late(struct stls_session *session, double now) {
   if (now < patience_ends(session)) return false;
   tell_too_late(session);
-  session->error.unknown = session->dialogue && stls_dialogue_delivery_unknown(session->dialogue);
+  note_delivery(session);
   hint_at_port(session);
   return true;
 }
@@ -434,7 +439,7 @@ static enum stls_io receive_input(struct stls_session *session, struct stls_erro
 
 static enum stls_io lose(struct stls_session *session, const struct stls_error *why) {
   stls_error_copy(&session->error, why);
-  session->error.unknown = stls_dialogue_delivery_unknown(session->dialogue);
+  note_delivery(session);
   return STLS_IO_FAILED;
 }
 
@@ -489,8 +494,16 @@ static bool is_overdue(struct stls_session *session, double now) {
   if (deadline <= 0 || now < session->begun_at + deadline) return false;
   stls_error_set(&session->error, STLS_ERROR_TIMEOUT, phase_name(session),
                  "the operation took longer than its deadline of %g s", deadline);
-  session->error.unknown = session->dialogue && stls_dialogue_delivery_unknown(session->dialogue);
+  note_delivery(session);
   return true;
+}
+
+/* Looks at the clock only where it matters: an event in a busy stream need not. */
+static bool is_out_of_time(struct stls_session *session) {
+  double now;
+  if (!session->waits && session->config.deadline <= 0) return false;
+  now = stls_clock_now();
+  return is_overdue(session, now) || (session->waits && is_too_late(session, now));
 }
 
 enum stls_step stls_session_step(struct stls_session *session, struct stls_event *event_r) {
@@ -506,9 +519,7 @@ enum stls_step stls_session_step(struct stls_session *session, struct stls_event
   } while (step == STLS_STEP_DONE && session->phase != phase);
   session->waits = step == STLS_STEP_WAIT;
   if (step == STLS_STEP_DONE || step == STLS_STEP_FAILED) return step;
-  if (is_overdue(session, stls_clock_now())) return fail(session);
-  if (session->waits && is_too_late(session, stls_clock_now())) return fail(session);
-  return step;
+  return is_out_of_time(session) ? fail(session) : step;
 }
 
 /* }====== */
@@ -570,10 +581,6 @@ bool stls_session_certificate(struct stls_session *session,
 
 const char *stls_session_address(const struct stls_session *session) {
   return session->address;
-}
-
-const char *stls_session_host(const struct stls_session *session) {
-  return session->config.host;
 }
 
 unsigned stls_session_port(const struct stls_session *session) {

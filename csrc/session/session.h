@@ -127,7 +127,6 @@ bool stls_session_certificate(struct stls_session *session, struct stls_certific
 
 /* Where it is connected to, as "192.0.2.1:587", or "". */
 const char *stls_session_address(const struct stls_session *session);
-const char *stls_session_host(const struct stls_session *session);
 unsigned stls_session_port(const struct stls_session *session);
 
 /* The record of the dialogue; take events out of it. */
