@@ -471,16 +471,10 @@ function Imap:append(mailbox, message, settings)
   local args = arguments.of("APPEND"):add("mailbox", mailbox)
   if settings.flags then args:add_list("flag", settings.flags) end
   if settings.date then args:add("string", append_date(settings.date)) end
-  local reply
-  local operation, why = self:command("append", "reply", size, args:unpack())
-  local done, err = self:run(operation, {
-    want_content = session.feeder(source, "append"),
-    reply = function(_, given) reply = given end,
-  }, why)
-  if not done then return nil, err end
-  local judged
-  judged, err = self:judge("append", reply)
-  if not judged then return nil, err end
+  local handlers = { want_content = session.feeder(source, "append") }
+  local reply, err = session.exchange(self, "append", "reply", size, handlers, args:unpack())
+  if reply then reply, err = self:judge("append", reply) end
+  if not reply then return nil, err end
   if reply.status ~= "APPENDUID" then return {} end
   return { uidvalidity = reply.arguments[1], uid = reply.arguments[2] }
 end

@@ -56,20 +56,16 @@ local function ask_list(self, during, n, convert)
     if not value then return malformed(during, reply.text) end
     return value
   end
-  local values, reply, bad = {}, nil, nil
-  local operation, why = self:command(during, "lines", nil, "atom", verb)
-  local done, err = self:run(operation, {
+  local values, bad = {}, nil
+  local reply, err = session.exchange(self, during, "lines", nil, {
     line = function(_, line)
       local digits, text = line:match "^(%d+) +(%S+)"
       local number, value = to_integer(digits), text and convert(text)
       if number and value then values[number] = value else bad = bad or line end
     end,
-    reply = function(_, given) reply = given end,
-  }, why)
-  if not done then return nil, err end
-  local ok
-  ok, err = self:judge(during, reply)
-  if not ok then return nil, err end
+  }, "atom", verb)
+  if reply then reply, err = self:judge(during, reply) end
+  if not reply then return nil, err end
   if bad then return malformed(during, bad) end
   return values
 end
@@ -91,15 +87,10 @@ end
 --- Runs a command that answers with a message.
 local function ask_content(self, during, sink, ...)
   local take, result = content.sink(sink, self.string_limit, during)
-  local reply
-  local operation, why = self:command(during, "content", nil, ...)
-  local done, err = self:run(operation, {
-    content = session.filler(take, during),
-    reply = function(_, given) reply = given end,
-  }, why)
-  local judged = done
-  if done then judged, err = self:judge(during, reply) end
-  if not judged then
+  local handlers = { content = session.filler(take, during) }
+  local reply, err = session.exchange(self, during, "content", nil, handlers, ...)
+  if reply then reply, err = self:judge(during, reply) end
+  if not reply then
     if type(sink) == "function" then sink(nil, tostring(err)) end
     return nil, err
   end
@@ -155,16 +146,14 @@ end
 -- @return a table name -> true or value; or nil and an error
 function Pop3:capabilities()
   if not self.core:is_open() then return {} end
-  local list, reply = {}, nil
-  local operation, why = self:command("capa", "lines", nil, "atom", "CAPA")
-  local done, err = self:run(operation, {
+  local list = {}
+  local reply, err = session.exchange(self, "capa", "lines", nil, {
     line = function(_, line)
       local name, value = line:match "^(%S+)%s*(.-)%s*$"
       if name then list[name:upper()] = value ~= "" and value or true end
     end,
-    reply = function(_, given) reply = given end,
-  }, why)
-  if not done then return nil, err end
+  }, "atom", "CAPA")
+  if not reply then return nil, err end
   if reply.class ~= "positive" then return {} end
   return list
 end

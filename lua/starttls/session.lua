@@ -27,7 +27,6 @@ function session.class(protocol)
 end
 
 local default_string_limit = 64 * 1024 * 1024
-local default_reply_limit = 8 * 1024 * 1024 -- as in csrc/base/limits.h
 
 --- Gives the caller's password or token when the core asks for it.
 local function give_credential(self, operation, given, which)
@@ -56,7 +55,7 @@ function session.connect(class, given, extra)
   local self = setmetatable({
     trace = given.trace, on = given.on or {},
     string_limit = limits.string or default_string_limit,
-    reply_limit = limits.reply or default_reply_limit,
+    reply_limit = limits.reply or core.reply_limit,
     host = given.host,
   }, class)
   config.object = self
@@ -121,7 +120,7 @@ function Session.unasked() end
 function Session:drain()
   local abandoned = self.core:drain()
   if not abandoned then return true end
-  return self:run(abandoned, { content = function() end })
+  return self:run(abandoned, {})
 end
 
 --- Begins a command, behind what is left of an abandoned one.
@@ -132,20 +131,34 @@ function Session:command(...)
   return self.core:command(...)
 end
 
+--- Runs a command to its reply, be that a refusal.
+-- @param self      the session
+-- @param during    the phase, for errors
+-- @param form      what the answer brings: "reply", "lines" or "content"
+-- @param literal   octets of the literal that the command ends in, or nil
+-- @param handlers  as for run
+-- @param ...       typed arguments
+-- @return the reply, or nil and an error
+function session.exchange(self, during, form, literal, handlers, ...)
+  local reply
+  handlers.reply = function(_, given) reply = given end
+  local operation, why = self:command(during, form, literal, ...)
+  local done, err = self:run(operation, handlers, why)
+  if not done then return nil, err end
+  return reply
+end
+
 --- Runs a command whose answer is one reply.
 -- @return the reply, or nil and an error of kind "rejected" when the server said no
 function Session:ask(during, handlers, ...)
-  local reply
-  handlers.reply = function(_, given) reply = given end
-  local operation, why = self:command(during, "reply", nil, ...)
-  local done, err = self:run(operation, handlers, why)
-  if not done then return nil, err end
+  local reply, err = session.exchange(self, during, "reply", nil, handlers, ...)
+  if not reply then return nil, err end
   return self:judge(during, reply)
 end
 
 --- The reply, or nil and an error when it is a refusal.
 function Session.judge(_, during, reply)
-  if reply.class == "positive" or reply.class == "continue" then return reply end
+  if reply.class == "positive" then return reply end
   return nil, errors.from_reply("rejected", during, "the server refuses " .. during:upper(), reply)
 end
 

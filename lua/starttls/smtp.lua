@@ -36,7 +36,7 @@ end
 
 local function check_envelope(envelope)
   if type(envelope) ~= "table" then error("send: takes a table with from, to and message", 0) end
-  local known = { from = "string", to = true, message = true }
+  local known = { from = true, to = true, message = true }
   for name in pairs(envelope) do
     if not known[name] then error(("send: unknown field '%s'"):format(tostring(name)), 0) end
   end
