@@ -6,30 +6,17 @@ local cqueues = require "cqueues"
 local lfs = require "lfs"
 local socket = require "socket"
 local Peer = require "spec.support.peer"
-local certificates = require "spec.support.certificates"
 local clients = require "spec.support.clients"
 local errors = require "starttls.error"
 local patience = require "spec.support.patience"
 local peer_steps = require "spec.support.peer_steps"
 local process = require "spec.support.process"
 local servers = require "spec.support.servers"
+local Stage = require "spec.support.stage"
 
 -- Steps of a peer.
-local function say(text) return { "send", text } end
-local function expect(pattern) return { "expect", pattern } end
-local silence = { "wait_for_close" }
-
--- Steps up to an authenticated session, and then those given.
-local function logged_in(name, ...)
-  local after = {
-    smtp = { "AUTH PLAIN" }, imap = { "AUTH=PLAIN", "SASL-IR" }, pop3 = { "SASL PLAIN" },
-  }
-  local steps = { { name .. "_upgrade", { after = after[name] } } }
-  if name == "imap" then
-    steps[2], steps[3] = expect "CAPABILITY", say "* CAPABILITY IMAP4rev1\r\n%T OK done\r\n"
-  end
-  return table.move({ ... }, 1, select("#", ...), #steps + 1, steps)
-end
+local say, expect, silence = peer_steps.say, peer_steps.expect, peer_steps.silence
+local logged_in = peer_steps.logged_in
 
 -- The sockets and event descriptors that this process has open: "12 socket:[345]".
 local function descriptors()
@@ -147,26 +134,18 @@ end
 -- }======
 
 describe("in coroutines", function()
-  local directory, ca, certificate
+  local stage
 
-  setup(function()
-    directory = process.temporary_directory()
-    ca = certificates.ca(directory.path)
-    certificate = ca:issue { name = "server", dns = { "localhost" }, ip = { "127.0.0.1" } }
-  end)
-
-  teardown(function() directory:close() end)
+  setup(function() stage = Stage.open() end)
+  teardown(function() stage:close() end)
 
   local function options(peer, given)
-    local all = { host = "127.0.0.1", port = peer.port, ca_file = ca.cert, user = "alice",
-      password = "secret", timeout = patience.seconds(10) }
-    for name, value in pairs(given or {}) do all[name] = value or nil end
+    local all = stage:options(given or {})
+    all.port = peer.port
     return all
   end
 
-  local function start(steps)
-    return peer_steps.start(steps, { cert = certificate.cert, key = certificate.key })
-  end
+  local function start(steps) return stage:start(steps) end
 
   local function connect(name, peer, given)
     return assert(require("starttls." .. name).connect(options(peer, given)))
@@ -503,14 +482,14 @@ describe("in coroutines", function()
 
   it("a process may end while they wait", function()
     local peer <close> = start(sessions.smtp.steps)
-    local path = directory.path .. "/program.lua"
+    local path = stage.path .. "/program.lua"
     process.write_file(path, ([[
       package.path, package.cpath = %q, %q
       local loop = { wait = coroutine.yield, forget = function() end }
       local co = coroutine.create(require("starttls.smtp").connect)
       print(coroutine.resume(co, { host = "127.0.0.1", port = %d, ca_file = %q, loop = loop }))
       os.exit(true, true)
-    ]]):format(package.path, package.cpath, peer.port, ca.cert))
+    ]]):format(package.path, package.cpath, peer.port, stage.ca.cert))
     assert.matches("^true\tstarttls.smtp", process.run { os.getenv "LUA" or "lua5.4", path })
   end)
 
@@ -783,7 +762,7 @@ describe("in coroutines", function()
     end)
 
     it("by a file that changes while it is appended ends the session", function()
-      local path = directory.path .. "/message"
+      local path = stage.path .. "/message"
       local changes = {
         function() io.open(path, "wb"):close() end, -- to nothing
         function(file) file:close() end,

@@ -2,33 +2,18 @@
 -- an error of kind limit or protocol, and never more memory than the limits allow.
 
 local errors = require "starttls.error"
-local certificates = require "spec.support.certificates"
 local memory_probe = require "spec.support.memory_probe"
 local patience = require "spec.support.patience"
 local peer_steps = require "spec.support.peer_steps"
-local process = require "spec.support.process"
+local Stage = require "spec.support.stage"
 
 local mib = 1024 * 1024
 local endless = 256 * mib -- what a peer sends at most, far beyond every limit
 
 -- Steps of a peer.
-local function say(text) return { "send", text } end
-local function expect(pattern) return { "expect", pattern } end
+local say, expect, silence = peer_steps.say, peer_steps.expect, peer_steps.silence
+local logged_in = peer_steps.logged_in
 local function flood(text, total) return { "flood", text, total or endless } end
-local silence = { "wait_for_close" }
-
--- Steps up to an authenticated session, and then those given.
-local function logged_in(name, ...)
-  local after = {
-    smtp = { "AUTH PLAIN" }, imap = { "AUTH=PLAIN", "SASL-IR" }, pop3 = { "SASL PLAIN" },
-  }
-  local steps = { { name .. "_upgrade", { after = after[name] } } }
-  if name == "imap" then
-    steps[2] = expect "CAPABILITY"
-    steps[3] = say "* CAPABILITY IMAP4rev1 UIDPLUS\r\n%T OK done\r\n"
-  end
-  return table.move({ ... }, 1, select("#", ...), #steps + 1, steps)
-end
 
 -- Steps that answer one command of that name.
 local function answers(name, command, ...)
@@ -43,26 +28,18 @@ local function call(method, ...)
 end
 
 describe("a server without end", function()
-  local directory, ca, certificate
+  local stage
 
-  setup(function()
-    directory = process.temporary_directory()
-    ca = certificates.ca(directory.path)
-    certificate = ca:issue { name = "server", dns = { "localhost" }, ip = { "127.0.0.1" } }
-  end)
-
-  teardown(function() directory:close() end)
+  setup(function() stage = Stage.open() end)
+  teardown(function() stage:close() end)
 
   local function options(peer, given)
-    local all = { host = "127.0.0.1", port = peer.port, ca_file = ca.cert, user = "alice",
-      password = "secret", timeout = patience.seconds(10) }
-    for name, value in pairs(given or {}) do all[name] = value or nil end
+    local all = stage:options(given or {})
+    all.port = peer.port
     return all
   end
 
-  local function start(steps, slow)
-    return peer_steps.start(steps, { cert = certificate.cert, key = certificate.key, slow = slow })
-  end
+  local function start(steps, slow) return stage:start(steps, slow) end
 
   -- Connects to a peer that plays the steps. Returns what `action(session)` returns; without
   -- an action, or where connecting fails, nil and the error.

@@ -3,11 +3,10 @@
 -- clear, which has to be gone after the upgrade.
 
 local mime = require "mime"
-local certificates = require "spec.support.certificates"
 local errors = require "starttls.error"
 local patience = require "spec.support.patience"
 local peer_steps = require "spec.support.peer_steps"
-local process = require "spec.support.process"
+local Stage = require "spec.support.stage"
 
 local user, password = "u-alice-7f3a", "pw-9c1e-sesame"
 
@@ -39,10 +38,9 @@ local protocols = {
 }
 
 -- Steps of a peer.
-local function say(text) return { "send", text } end
-local function expect(pattern) return { "expect", pattern } end
+local say, expect = peer_steps.say, peer_steps.expect
 local function handshake(options) return { "try_starttls", options or {} } end
-local until_close, end_of_stream = { "wait_for_close" }, { "expect_eof" }
+local until_close, end_of_stream = peer_steps.silence, { "expect_eof" }
 
 -- The steps up to the upgrade command, and then those given.
 local function from_command(protocol, ...)
@@ -98,25 +96,17 @@ local function assert_nothing_leaked(record)
 end
 
 describe("the upgrade", function()
-  local directory, ca, certificate
+  local stage
 
-  setup(function()
-    directory = process.temporary_directory()
-    ca = certificates.ca(directory.path)
-    certificate = ca:issue { name = "server", dns = { "localhost" }, ip = { "127.0.0.1" } }
-  end)
-
-  teardown(function() directory:close() end)
+  setup(function() stage = Stage.open() end)
+  teardown(function() stage:close() end)
 
   -- Connects to a peer that plays the steps. Returns the session or nil, the error, and
   -- the peer, whose record is complete once the session is closed.
   local function connect(name, steps, given, settings)
-    local peer = peer_steps.start(steps, {
-      cert = certificate.cert, key = certificate.key, slow = settings and settings.slow,
-    })
-    local options = {
-      host = "127.0.0.1", port = peer.port, ca_file = ca.cert, user = user, password = password,
-      timeout = patience.seconds(10), connect_timeout = patience.seconds(10),
+    local peer = stage:start(steps, settings and settings.slow)
+    local options = stage:options {
+      port = peer.port, user = user, password = password, connect_timeout = patience.seconds(10),
     }
     for key, value in pairs(given or {}) do options[key] = value or nil end
     local session, err = require("starttls." .. name).connect(options)

@@ -3,37 +3,24 @@
 
 local socket = require "socket"
 local Peer = require "spec.support.peer"
-local certificates = require "spec.support.certificates"
 local errors = require "starttls.error"
 local patience = require "spec.support.patience"
 local peer_steps = require "spec.support.peer_steps"
 local process = require "spec.support.process"
+local Stage = require "spec.support.stage"
 
 local greetings = {
   smtp = "220 mail.example.test ESMTP\r\n", imap = "* OK ready\r\n", pop3 = "+OK ready\r\n",
 }
 
 -- Steps of a peer.
-local function say(text) return { "send", text } end
-local function expect(pattern) return { "expect", pattern } end
-local silence = { "wait_for_close" }
+local say, expect, silence = peer_steps.say, peer_steps.expect, peer_steps.silence
+local logged_in = peer_steps.logged_in
 
 local function join(...)
   local steps = {}
   for _, list in ipairs { ... } do table.move(list, 1, #list, #steps + 1, steps) end
   return steps
-end
-
--- Steps up to an authenticated session, and then those given.
-local function logged_in(name, ...)
-  local steps = { { name .. "_upgrade", { after = {
-    smtp = { "AUTH PLAIN" }, imap = { "AUTH=PLAIN", "SASL-IR" }, pop3 = { "SASL PLAIN" },
-  } } } }
-  steps[1][2].after = steps[1][2].after[name]
-  if name == "imap" then
-    steps[2], steps[3] = expect "CAPABILITY", say "* CAPABILITY IMAP4rev1\r\n%T OK done\r\n"
-  end
-  return join(steps, { ... })
 end
 
 -- Steps up to the handshake, and then those given.
@@ -74,26 +61,18 @@ local function long_source(octets)
 end
 
 describe("waiting", function()
-  local directory, ca, certificate
+  local stage
 
-  setup(function()
-    directory = process.temporary_directory()
-    ca = certificates.ca(directory.path)
-    certificate = ca:issue { name = "server", dns = { "localhost" }, ip = { "127.0.0.1" } }
-  end)
-
-  teardown(function() directory:close() end)
+  setup(function() stage = Stage.open() end)
+  teardown(function() stage:close() end)
 
   local function options(given)
-    local all = { host = "127.0.0.1", ca_file = ca.cert, user = "alice", password = "secret",
-      timeout = patience.seconds(10), connect_timeout = patience.seconds(10) }
+    local all = stage:options { connect_timeout = patience.seconds(10) }
     for name, value in pairs(given) do all[name] = value or nil end
     return all
   end
 
-  local function start(steps)
-    return peer_steps.start(steps, { cert = certificate.cert, key = certificate.key })
-  end
+  local function start(steps) return stage:start(steps) end
 
   -- Connects to a peer that plays the steps, and does `action(session)`, which has to fail.
   -- Returns the error, and the seconds that the failed call took.
@@ -543,7 +522,7 @@ describe("waiting", function()
   describe("in a process of its own", function()
     -- A program without LuaSocket, which would switch SIGPIPE off.
     local function program(text, ...)
-      local path = directory.path .. "/program.lua"
+      local path = stage.path .. "/program.lua"
       process.write_file(path, ("package.path, package.cpath = %q, %q\n%s"):format(
         package.path, package.cpath, text:format(...)))
       return path
@@ -571,7 +550,7 @@ describe("waiting", function()
           expect "^DATA", say "354 go ahead\r\n",
           { "hear" }, { "sleep", 0.1 }, { "shutdown" }, { "reset" } }
         local output = process.run { "env", "--default-signal=PIPE", interpreter,
-          program(text, peer.port, tls, ca.cert) }
+          program(text, peer.port, tls, stage.ca.cert) }
         assert.are.equal("nil\tclosed\tnil\n", output)
       end
     end)

@@ -83,6 +83,24 @@ local function send_single_bytes(p)
   end
 end
 
+--- The steps that most scripts consist of.
+function peer_steps.say(text) return { "send", text } end
+function peer_steps.expect(pattern) return { "expect", pattern } end
+peer_steps.silence = { "wait_for_close" }
+
+--- The steps up to an authenticated session, and then those given.
+function peer_steps.logged_in(name, ...)
+  local after = {
+    smtp = { "AUTH PLAIN" }, imap = { "AUTH=PLAIN", "SASL-IR" }, pop3 = { "SASL PLAIN" },
+  }
+  local steps = { { name .. "_upgrade", { after = after[name] } } }
+  if name == "imap" then
+    steps[2] = peer_steps.expect "CAPABILITY"
+    steps[3] = peer_steps.say "* CAPABILITY IMAP4rev1 UIDPLUS\r\n%T OK done\r\n"
+  end
+  return table.move({ ... }, 1, select("#", ...), #steps + 1, steps)
+end
+
 --- The peer's part.
 function peer_steps.play(p, args)
   local state = { tag = "" }
