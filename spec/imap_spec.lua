@@ -320,6 +320,10 @@ local commands = {
   { "noop", function(session) return session:noop() end },
 }
 
+-- What the transcripts need.
+local readable = { "UIDPLUS", "BINARY", "CONDSTORE", "OBJECTID", "PREVIEW", "SAVEDATE",
+  "X-GM-EXT-1" }
+
 local noop = { command = "NOOP", answer = "%T OK done\r\n" }
 
 describe("an IMAP session", function()
@@ -328,7 +332,7 @@ describe("an IMAP session", function()
       it(case[1], function()
         converse({ { command = case[2], answer = case[3] } }, function(session)
           assert.same(case[5], assert(case[4](session)))
-        end, { capabilities = { "UIDPLUS" } })
+        end, { capabilities = readable })
       end)
     end
 
@@ -344,7 +348,7 @@ describe("an IMAP session", function()
             assert(result, ("%s: %s"):format(case[1], err))
             assert.same(case[5], result, case[1])
           end
-        end, { way = way, capabilities = { "UIDPLUS" } })
+        end, { way = way, capabilities = readable })
       end)
     end
 
@@ -618,13 +622,16 @@ describe("an IMAP session", function()
       return record.result, result, err
     end
 
-    -- The server may refuse a message before it is sent, whatever it has.
-    for _, offered in ipairs { "LITERAL+", "LITERAL-", "none of that" } do
-      it("a message that the server asks for, to one that has " .. offered, function()
-        for _, message in ipairs { "", "a\r\n", ("x"):rep(5000) .. "\r\n" } do
+    -- Of a large message the server is asked first: it may refuse it before it is sent.
+    local unasked = { ["LITERAL+"] = 64 * 1024, ["LITERAL-"] = 4096, ["none of that"] = -1 }
+    for offered, most in pairs(unasked) do
+      it("a message of any size, to a server that has " .. offered, function()
+        for _, size in ipairs { 0, 4096, 4097, 64 * 1024, 64 * 1024 + 1 } do
+          local message = ("x"):rep(size)
           local seen, result = append({ capabilities = { offered } }, "INBOX", message)
           assert.same({}, result)
-          assert.same({ ('APPEND "INBOX" {%d}\r\n'):format(#message), "\r\n" }, seen.lines)
+          local plus = size <= most and "+" or ""
+          assert.same({ ('APPEND "INBOX" {%d%s}\r\n'):format(size, plus), "\r\n" }, seen.lines)
           assert.same({ message }, seen.literals)
         end
       end)
@@ -645,7 +652,9 @@ describe("an IMAP session", function()
         ["LITERAL-"] = "{2000+}" } do
         local seen, result = append({ capabilities = { offered } }, name, "a\r\n")
         assert.same({}, result)
-        assert.same({ "APPEND " .. form .. "\r\n", " {3}\r\n", "\r\n" }, seen.lines)
+        local plus = offered == "none" and "" or "+"
+        assert.same({ "APPEND " .. form .. "\r\n", (" {3%s}\r\n"):format(plus), "\r\n" },
+          seen.lines)
         assert.same({ name, "a\r\n" }, seen.literals)
       end
       local seen = append({ capabilities = { "LITERAL-" } }, name:rep(3), "a\r\n")

@@ -355,32 +355,59 @@ describe("README.md", function()
   local internal = { unasked = true, run = true, take = true, drain = true, command = true,
     ask = true, judge = true, say_goodbye = true, describe = true }
 
-  for file, from_to in pairs {
+  -- The files that hold the methods of each class.
+  local method_files = { session = { "session" }, smtp = { "smtp" }, imap = { "imap" },
+    pop3 = { "pop3" } }
+  for name in lfs.dir "lua/starttls/imap" do
+    local file = name:match "^(.*)%.lua$"
+    if file and file ~= "class" then table.insert(method_files.imap, "imap/" .. file) end
+  end
+
+  local function sources(files)
+    local texts = {}
+    for index, file in ipairs(files) do
+      texts[index] = process.read_file(("lua/starttls/%s.lua"):format(file))
+    end
+    return "\n" .. table.concat(texts, "\n")
+  end
+
+  -- The methods that a class has for scripts: name -> true.
+  local function methods_of(protocol)
+    local names = {}
+    local source = sources(method_files[protocol])
+    for class, name in source:gmatch "\nfunction (%u%w+)[:.]([%l_]+)%(" do
+      if (" Session Smtp Imap Pop3 Message "):find(class) and not internal[name] then
+        names[name] = true
+      end
+    end
+    for name in source:gmatch '\nImap%.define%("([%l_]+)"' do names[name] = true end
+    return names
+  end
+
+  for protocol, from_to in pairs {
     session = { "### All sessions", "### SMTP" }, smtp = { "### SMTP", "### IMAP" },
     imap = { "### IMAP", "### POP3" }, pop3 = { "### POP3", "### Limits" },
   } do
-    it(("names each method of lua/starttls/%s.lua"):format(file), function()
+    it(("names each method of %s sessions"):format(protocol), function()
       local text = part(table.unpack(from_to)) .. part("### All sessions", "### SMTP")
         .. part("## Waiting", "## Trace")
-      local source = process.read_file(("lua/starttls/%s.lua"):format(file))
+        .. (protocol == "imap" and process.read_file "docs/imap.md" or "")
       local count = 0
-      for class, name in source:gmatch "\nfunction (%u%w+)[:.]([%l_]+)%(" do
-        if (" Session Smtp Imap Pop3 Message "):find(class) and not internal[name] then
-          count = count + 1
-          assert.is_truthy(text:find("`" .. name .. "%f[^%w_]"), name)
-        end
+      for name in pairs(methods_of(protocol)) do
+        count = count + 1
+        assert.is_truthy(text:find("`" .. name .. "%f[^%w_]"), name)
       end
       assert.is_true(count > 4)
     end)
   end
 
   it("names no method that is not there", function()
-    local source = ""
-    for _, file in ipairs { "session", "smtp", "imap", "pop3" } do
-      source = source .. process.read_file(("lua/starttls/%s.lua"):format(file))
+    local there = {}
+    for protocol in pairs(method_files) do
+      for name in pairs(methods_of(protocol)) do there[name] = true end
     end
     for name in pairs(first_names("### All sessions", "### Limits")) do
-      assert.is_truthy(source:find("\nfunction %u%w+[:.]" .. name .. "%("), name)
+      assert.is_true(there[name], name)
     end
   end)
 end)

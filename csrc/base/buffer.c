@@ -113,5 +113,6 @@ bool stls_buffer_append_number(struct stls_buffer *buffer, uint64_t number) {
 void stls_buffer_consume(struct stls_buffer *buffer, size_t n) {
   wipe(buffer, buffer->start, buffer->start + n);
   buffer->start += n;
+  buffer->taken += n;
   if (buffer->start == buffer->end) buffer->start = buffer->end = 0;
 }

@@ -19,6 +19,7 @@ struct stls_buffer {
   size_t start;    /* first byte not yet consumed */
   size_t end;      /* one behind the last byte */
   size_t capacity; /* bytes allocated at `data` */
+  uint64_t taken;  /* bytes consumed so far, in all */
   size_t limit;    /* the most it may hold unconsumed; 0: no limit */
   bool wipes;      /* holds secrets: zero what is consumed, moved or freed */
   enum stls_buffer_failure failure;

@@ -48,6 +48,15 @@ struct l_operation {
 /* session.c: [-0, +0] the session at `index`; raises for anything else. */
 struct l_session *l_check_session(lua_State *L, int index);
 
+/* session.c: the form of a command's answer at `index`: "reply", "lines", ... */
+enum stls_answer_form l_check_form(lua_State *L, int index);
+
+/* session.c: [-0, +1] the typed arguments from `first` on, in pairs, in an array on the top. */
+struct stls_arg *l_check_args(lua_State *L, int first, size_t *count_r);
+
+/* session.c: raises what the encoder refused, if it did; nothing was sent. */
+void l_check_refusal(lua_State *L, const char *during, const char *refusal);
+
 /* operation.c: [-0, +1] an operation on the session at `index`, which becomes busy. */
 void l_push_operation(lua_State *L, int index);
 

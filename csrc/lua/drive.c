@@ -68,7 +68,8 @@ static void push_wait(lua_State *L, struct stls_session *session) {
   lua_getiuservalue(L, 2, UV_WAIT);
   lua_getiuservalue(L, 2, UV_OBJECT);
   lua_pushstring(L, modes[stls_session_events(session) & 3]);
-  lua_pushnumber(L, stls_session_timeout(session));
+  if (stls_session_timeout(session) < 0) lua_pushnil(L);
+  else lua_pushnumber(L, stls_session_timeout(session));
 }
 
 /* An adapter that says nil, err can't wait: that ends the session. A mere nil is a wake-up. */
@@ -140,7 +141,8 @@ static int push_event(lua_State *L, const struct stls_event *event) {
     case STLS_EVENT_REPLY:
       lua_pushliteral(L, "reply");
       l_push_reply(L, event);
-      return 2;
+      lua_pushinteger(L, (lua_Integer)event->index + 1);
+      return 3;
     case STLS_EVENT_RECIPIENT:
       lua_pushliteral(L, "recipient");
       lua_pushinteger(L, (lua_Integer)event->index + 1);
@@ -152,6 +154,7 @@ static int push_event(lua_State *L, const struct stls_event *event) {
       return 2;
     case STLS_EVENT_CONTENT: return push_content(L, event);
     case STLS_EVENT_UNTAGGED: return push_untagged(L, event->response);
+    case STLS_EVENT_IDLING: lua_pushliteral(L, "idling"); return 1;
   }
   return luaL_error(L, "unknown event");
 }
@@ -195,6 +198,7 @@ static int push_step(lua_State *L, struct l_session *session, struct l_operation
                             ? "token"
                             : "password");
       return 2;
+    case STLS_STEP_WAKE: lua_pushliteral(L, "wake"); return 1;
     case STLS_STEP_DONE:
       l_end_operation(operation, true);
       lua_pushliteral(L, "done");
@@ -231,9 +235,9 @@ static int drive(lua_State *L) {
 }
 
 /*
- * op:next() -> "reply", reply | "recipient", index, reply | "line", text
+ * op:next() -> "reply", reply, number of the command | "recipient", index, reply | "line", text
  *            | "content", piece [, size, offset, section [, fresh items]]
- *            | "untagged", name, number, value, weight | "want_content"
+ *            | "untagged", name, number, value, weight | "want_content" | "idling" | "wake"
  *            | "want_credential", "password" or "token" | "trace", event | "done"
  *            | nil, error
  * Waits until there is something to say. After "done" and nil the operation is over.

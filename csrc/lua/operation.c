@@ -43,6 +43,7 @@ void l_end_operation(struct l_operation *operation, bool complete) {
     return;
   }
   dialogue = stls_session_dialogue(session->session);
+  if (dialogue && !session->waiting) stls_dialogue_done(dialogue);
   if (dialogue && !session->waiting && stls_dialogue_is_idle(dialogue)) return;
   if (dialogue && !session->waiting && stls_dialogue_may_drain(dialogue)) session->draining = true;
   else stls_session_close(session->session, STLS_ERROR_CANCELLED);
@@ -89,6 +90,51 @@ static int operation_credential(lua_State *L) {
   return 0;
 }
 
+/*
+ * op:push(during, form, type, value, ...) -> true: one more command is in flight; false: it must
+ * be a command of its own, after "done". Raises when an argument can't be sent.
+ */
+static int operation_push(lua_State *L) {
+  struct stls_dialogue *dialogue = check_dialogue(L);
+  const char *during = luaL_checkstring(L, 2), *refusal;
+  enum stls_answer_form form = l_check_form(L, 3);
+  bool sent = false;
+  size_t count;
+  struct stls_arg *args = l_check_args(L, 4, &count);
+  refusal = dialogue ? stls_dialogue_push(dialogue, args, count, form, &sent) : NULL;
+  l_check_refusal(L, during, refusal);
+  lua_pushboolean(L, sent);
+  return 1;
+}
+
+/* op:tag() -> the tag of the IMAP command sent last */
+static int operation_tag(lua_State *L) {
+  struct stls_dialogue *dialogue = check_dialogue(L);
+  char tag[STLS_TAG_SIZE];
+  if (!dialogue) return 0;
+  stls_dialogue_tag(dialogue, tag);
+  lua_pushstring(L, tag);
+  return 1;
+}
+
+/* op:leave(): ends idling or listening; what follows is the answer, or "done". */
+static int operation_leave(lua_State *L) {
+  struct l_operation *operation = luaL_checkudata(L, 1, STLS_OPERATION);
+  struct stls_dialogue *dialogue = check_dialogue(L);
+  if (!dialogue) return 0;
+  stls_dialogue_done(dialogue);
+  stls_session_begun(operation->session->session);
+  return 0;
+}
+
+/* op:wake(seconds): while idling or listening, next() gives "wake" once, `seconds` from now. */
+static int operation_wake(lua_State *L) {
+  struct l_operation *operation = luaL_checkudata(L, 1, STLS_OPERATION);
+  lua_Number seconds = luaL_checknumber(L, 2);
+  if (check_dialogue(L)) stls_session_wake(operation->session->session, seconds);
+  return 0;
+}
+
 /* op:gather(limit): literals of up to `limit` octets come as one piece from now on. */
 static int operation_gather(lua_State *L) {
   struct l_operation *operation = luaL_checkudata(L, 1, STLS_OPERATION);
@@ -97,10 +143,16 @@ static int operation_gather(lua_State *L) {
   return 0;
 }
 
-static const luaL_Reg methods[] = {
-    {"next", l_operation_next},           {"gather", operation_gather},
-    {"content", operation_content},       {"content_end", operation_content_end},
-    {"credential", operation_credential}, {NULL, NULL}};
+static const luaL_Reg methods[] = {{"next", l_operation_next},
+                                   {"gather", operation_gather},
+                                   {"content", operation_content},
+                                   {"content_end", operation_content_end},
+                                   {"credential", operation_credential},
+                                   {"push", operation_push},
+                                   {"tag", operation_tag},
+                                   {"leave", operation_leave},
+                                   {"wake", operation_wake},
+                                   {NULL, NULL}};
 
 void l_open_operation(lua_State *L) {
   luaL_newmetatable(L, STLS_OPERATION);

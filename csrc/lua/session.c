@@ -64,13 +64,12 @@ static int session_drain(lua_State *L) {
   return 1;
 }
 
-static enum stls_answer_form check_form(lua_State *L, int index) {
-  static const char *const forms[] = {"reply", "lines", "content", "goodbye", NULL};
+enum stls_answer_form l_check_form(lua_State *L, int index) {
+  static const char *const forms[] = {"reply", "lines", "content", "goodbye", "idle", NULL};
   return (enum stls_answer_form)luaL_checkoption(L, index, NULL, forms);
 }
 
-/* Reads the typed arguments from `first` on, in pairs, into an array on the stack's top. */
-static struct stls_arg *check_args(lua_State *L, int first, size_t *count_r) {
+struct stls_arg *l_check_args(lua_State *L, int first, size_t *count_r) {
   int last = lua_gettop(L), i;
   size_t count = (size_t)(last - first + 1) / 2;
   struct stls_arg *args = lua_newuserdatauv(L, (count + 1) * sizeof *args, 0);
@@ -86,34 +85,40 @@ static struct stls_arg *check_args(lua_State *L, int first, size_t *count_r) {
   return args;
 }
 
-/* Raises what the encoder refused; nothing was sent. The place in our own files is of no use. */
-static void check_refusal(lua_State *L, const char *during, const char *refusal) {
+/* The place in our own files is of no use. */
+void l_check_refusal(lua_State *L, const char *during, const char *refusal) {
   if (!refusal) return;
   lua_pushfstring(L, "%s: %s", during, refusal);
   lua_error(L);
 }
 
-/*
- * session:command(during, form, literal, type, value, ...) -> operation | nil, error
- * Raises when an argument can't be sent.
- */
+/* session:command(during, form, type, value, ...) -> operation | nil, error; raises when an
+ * argument can't be sent. */
 static int session_command(lua_State *L) {
   struct l_session *session = l_check_session(L, 1);
   const char *during = luaL_checkstring(L, 2), *refusal;
-  enum stls_answer_form form = check_form(L, 3);
-  bool has_literal = !lua_isnoneornil(L, 4);
-  lua_Integer size = luaL_optinteger(L, 4, 0);
-  uint64_t literal = size > 0 ? (uint64_t)size : 0;
+  enum stls_answer_form form = l_check_form(L, 3);
   int results = refuse_if_unready(L, session, during);
   struct stls_arg *args;
   size_t count;
   if (results > 0) return results;
-  args = check_args(L, 5, &count);
+  args = l_check_args(L, 4, &count);
   l_push_operation(L, 1);
-  refusal = stls_dialogue_command(stls_session_dialogue(session->session), during, args, count,
-                                  form, has_literal ? &literal : NULL);
+  refusal =
+      stls_dialogue_command(stls_session_dialogue(session->session), during, args, count, form);
   if (refusal) l_end_operation(lua_touserdata(L, -1), true);
-  check_refusal(L, during, refusal);
+  l_check_refusal(L, during, refusal);
+  stls_session_begun(session->session);
+  return 1;
+}
+
+/* session:listen() -> operation | nil, error: what an IMAP server says unasked, until op:leave() */
+static int session_listen(lua_State *L) {
+  struct l_session *session = l_check_session(L, 1);
+  int results = refuse_if_unready(L, session, "listen");
+  if (results > 0) return results;
+  l_push_operation(L, 1);
+  stls_dialogue_listen(stls_session_dialogue(session->session));
   stls_session_begun(session->session);
   return 1;
 }
@@ -126,7 +131,7 @@ static struct stls_arg *check_recipients(lua_State *L, int index, size_t *count_
     size_t len;
     const char *path;
     lua_geti(L, index, (lua_Integer)i + 1);
-    if (lua_type(L, -1) != LUA_TSTRING) check_refusal(L, "send", "recipients must be strings");
+    if (lua_type(L, -1) != LUA_TSTRING) l_check_refusal(L, "send", "recipients must be strings");
     path = lua_tolstring(L, -1, &len); /* the table keeps it alive */
     args[i].type = STLS_ARG_PATH;
     args[i].value = stls_slice(path, len);
@@ -148,14 +153,14 @@ static int session_transaction(lua_State *L) {
   const char *refusal;
   luaL_checktype(L, 2, LUA_TTABLE);
   if (results > 0) return results;
-  mail = check_args(L, 3, &mail_count);
+  mail = l_check_args(L, 3, &mail_count);
   recipients = check_recipients(L, 2, &recipient_count);
   luaL_argcheck(L, recipient_count > 0, 2, "no recipients");
   l_push_operation(L, 1);
   refusal = stls_dialogue_transaction(stls_session_dialogue(session->session), mail, mail_count,
                                       recipients, recipient_count);
   if (refusal) l_end_operation(lua_touserdata(L, -1), true);
-  check_refusal(L, "send", refusal);
+  l_check_refusal(L, "send", refusal);
   stls_session_begun(session->session);
   return 1;
 }
@@ -298,6 +303,7 @@ static int session_is_open(lua_State *L) {
 static const luaL_Reg methods[] = {{"open", session_open},
                                    {"drain", session_drain},
                                    {"command", session_command},
+                                   {"listen", session_listen},
                                    {"transaction", session_transaction},
                                    {"close", session_close},
                                    {"cancel", session_cancel},

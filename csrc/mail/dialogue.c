@@ -110,7 +110,11 @@ bool stls_dialogue_is_idle(const struct stls_dialogue *d) {
 
 bool stls_dialogue_may_drain(const struct stls_dialogue *d) {
   return d->table == d->config->protocol->command_table && d->want == STLS_NEED_INPUT &&
-         !stls_dialogue_is_stopped(d) && !d->literal_pending;
+         !stls_dialogue_is_stopped(d);
+}
+
+void stls_dialogue_tag(const struct stls_dialogue *d, char tag_r[STLS_TAG_SIZE]) {
+  snprintf(tag_r, STLS_TAG_SIZE, "A%u", d->tag);
 }
 
 bool stls_dialogue_delivery_unknown(const struct stls_dialogue *d) {
@@ -214,10 +218,15 @@ void stls_dialogue_finish(struct stls_dialogue *d) {
 void stls_dialogue_finish_reply(struct stls_dialogue *d) {
   memset(&d->event, 0, sizeof d->event);
   d->event.type = STLS_EVENT_REPLY;
+  d->event.index = d->answering;
   d->event.reply = &d->reply;
   if (d->parser) d->event.response = stls_imap_parser_response(d->parser);
   d->has_event = true;
-  stls_dialogue_finish(d);
+  stls_encoder_drop(&d->encoder); /* of a command that is refused before its end */
+  stls_flight_answer(&d->flight, d->answering);
+  d->answering = d->flight.oldest;
+  if (stls_flight_is_over(&d->flight)) stls_dialogue_finish(d);
+  else d->form = (enum stls_answer_form)stls_flight_form(&d->flight);
 }
 
 static void take_row(struct stls_dialogue *d, const struct stls_row *row) {
@@ -361,6 +370,7 @@ static void encode(struct stls_dialogue *d, const struct stls_arg *args, size_t 
   size_t i;
   stls_encoder_begin(&d->encoder);
   d->encoder.longest = longest;
+  d->encoder.utf8 = d->utf8;
   if (d->parser) stls_imap_begin_command(d);
   for (i = 0; i < count; i++) stls_encoder_add(&d->encoder, args[i].type, args[i].value);
 }
@@ -368,6 +378,9 @@ static void encode(struct stls_dialogue *d, const struct stls_arg *args, size_t 
 void stls_dialogue_send(struct stls_dialogue *d, const struct stls_arg *args, size_t count) {
   const char *refusal;
   encode(d, args, count, 0);
+  stls_flight_begin(&d->flight);
+  stls_flight_add(&d->flight, STLS_ANSWER_REPLY, 0);
+  d->answering = 0;
   refusal = stls_dialogue_send_line(d);
   if (refusal) stls_dialogue_fail(d, STLS_ERROR_AUTH, "%s", refusal);
 }
@@ -422,20 +435,68 @@ static bool spoke_unasked(struct stls_dialogue *d) {
 
 const char *stls_dialogue_command(struct stls_dialogue *d, const char *during,
                                   const struct stls_arg *args, size_t count,
-                                  enum stls_answer_form form, const uint64_t *literal) {
+                                  enum stls_answer_form form) {
   const char *refusal;
   if (d->error.kind != STLS_ERROR_NONE) return NULL;
   encode(d, args, count, d->config->protocol->longest_command);
-  if (literal) stls_encoder_add_literal(&d->encoder, *literal);
   if (d->encoder.refusal) return d->encoder.refusal;
   stls_dialogue_begin(d, d->config->protocol->command_table, 0, during);
   d->form = form;
-  d->literal_pending = literal != NULL;
-  d->literal_left = literal ? *literal : 0;
+  d->answering = 0;
+  d->leaves_idle = false;
+  stls_flight_begin(&d->flight);
+  stls_flight_add(&d->flight, form, 0);
   if (spoke_unasked(d)) return NULL;
   refusal = stls_dialogue_send_line(d);
   if (refusal) d->want = STLS_NEED_NOTHING;
+  else if (d->parser) stls_imap_command_sent(d);
   return refusal;
+}
+
+/* Only commands that are sent and answered in one piece each can be in flight together. */
+static bool may_push(const struct stls_dialogue *d, enum stls_answer_form form) {
+  return stls_dialogue_may_drain(d) && !stls_flight_is_over(&d->flight) &&
+         !stls_flight_is_full(&d->flight) && d->form < STLS_ANSWER_GOODBYE &&
+         form < STLS_ANSWER_GOODBYE;
+}
+
+const char *stls_dialogue_push(struct stls_dialogue *d, const struct stls_arg *args, size_t count,
+                               enum stls_answer_form form, bool *sent_r) {
+  uint64_t end = d->output.taken + stls_buffer_length(&d->output);
+  const char *refusal;
+  *sent_r = false;
+  if (d->error.kind != STLS_ERROR_NONE || !may_push(d, form)) return NULL;
+  encode(d, args, count, d->config->protocol->longest_command);
+  if (!d->encoder.refusal && stls_encoder_stops(&d->encoder)) {
+    stls_encoder_drop(&d->encoder);
+    d->tag--;
+    return NULL;
+  }
+  refusal = stls_dialogue_send_line(d);
+  *sent_r = !refusal;
+  if (refusal) d->tag--;
+  else stls_flight_add(&d->flight, form, end);
+  return refusal;
+}
+
+void stls_dialogue_listen(struct stls_dialogue *d) {
+  if (d->error.kind != STLS_ERROR_NONE || !d->parser) return;
+  stls_dialogue_begin(d, d->config->protocol->command_table, STLS_IMAP_LISTENING, "listen");
+}
+
+void stls_dialogue_done(struct stls_dialogue *d) {
+  if (d->want != STLS_NEED_INPUT || d->table != d->config->protocol->command_table) return;
+  d->leaves_idle = true;
+  if (d->parser && d->state == STLS_IMAP_LISTENING) stls_dialogue_finish(d);
+  if (d->parser && d->state == STLS_IMAP_IDLING) {
+    stls_imap_send_done(d);
+    d->state = STLS_IMAP_COMMAND;
+  }
+}
+
+bool stls_dialogue_is_listening(const struct stls_dialogue *d) {
+  return d->parser && d->table == d->config->protocol->command_table &&
+         d->want == STLS_NEED_INPUT && d->state != STLS_IMAP_COMMAND;
 }
 
 void stls_dialogue_want_content(struct stls_dialogue *d) {
@@ -444,7 +505,8 @@ void stls_dialogue_want_content(struct stls_dialogue *d) {
 
 /* Why the piece can't be sent, or NULL. RFC 6152 3: 8-bit text where 8BITMIME is offered only. */
 static const char *content_refusal(const struct stls_dialogue *d, struct stls_slice piece) {
-  if (memchr(piece.ptr, '\0', piece.len))
+  const struct stls_stop *stop = stls_encoder_stop(&d->encoder);
+  if (!(stop && stop->is_binary) && memchr(piece.ptr, '\0', piece.len))
     return "the message has a NUL octet, which this protocol can't carry";
   if (d->parser && piece.len > d->literal_left)
     return "the message is longer than its announced size";
@@ -482,7 +544,7 @@ void stls_dialogue_content_end(struct stls_dialogue *d) {
     return;
   }
   d->want = STLS_NEED_INPUT;
-  if (d->parser) stls_dialogue_release(d);
+  if (d->parser) stls_imap_content_ended(d);
   else stls_transaction_content_ended(d);
 }
 

@@ -72,11 +72,12 @@ enum stls_need {
 };
 
 enum stls_event_type {
-  STLS_EVENT_REPLY,     /* the last reply, to a whole command */
+  STLS_EVENT_REPLY,     /* the last reply, to a whole command: number `index` of the operation */
   STLS_EVENT_RECIPIENT, /* the reply to one RCPT: `index` counts from 0 */
   STLS_EVENT_LINE,      /* one line of a POP3 list: `text` */
   STLS_EVENT_CONTENT,   /* a piece of message content: `text` */
-  STLS_EVENT_UNTAGGED   /* an IMAP response: `response` */
+  STLS_EVENT_UNTAGGED,  /* an IMAP response: `response` */
+  STLS_EVENT_IDLING     /* IMAP: the server took IDLE and tells from now on what happens */
 };
 
 struct stls_reply {
@@ -132,7 +133,8 @@ enum stls_answer_form {
   STLS_ANSWER_REPLY,   /* nothing more */
   STLS_ANSWER_LINES,   /* POP3: lines up to a dot, one event each */
   STLS_ANSWER_CONTENT, /* POP3: a message up to a dot */
-  STLS_ANSWER_GOODBYE  /* the server closes: QUIT, LOGOUT */
+  STLS_ANSWER_GOODBYE, /* the server closes: QUIT, LOGOUT */
+  STLS_ANSWER_IDLE     /* IMAP: "+", and then what happens, until stls_dialogue_done */
 };
 
 struct stls_arg {
@@ -141,13 +143,31 @@ struct stls_arg {
 };
 
 /*
- * Sends one command, which errors call `during` (cut to 23 characters). With `literal` not NULL,
- * the command ends in a literal of that many octets, which NEED_CONTENT will ask for (IMAP APPEND).
- * Returns NULL, or why an argument is refused; then nothing is sent.
+ * Sends one command, which errors call `during` (cut to 23 characters). NEED_CONTENT asks for
+ * the octets of each argument of type CONTENT (IMAP APPEND). Returns NULL, or why an argument
+ * is refused; then nothing is sent.
  */
 const char *stls_dialogue_command(struct stls_dialogue *d, const char *during,
                                   const struct stls_arg *args, size_t count,
-                                  enum stls_answer_form form, const uint64_t *literal);
+                                  enum stls_answer_form form);
+
+/*
+ * Sends another command of the same operation without waiting for the answers to those before
+ * it (IMAP, POP3). Whether the protocol allows it is the caller's to know. `*sent_r` is false
+ * when it must be a command of its own after these: the server has to answer "+" to a part of
+ * it or of one before it, or STLS_FLIGHT_MAX commands are in flight.
+ */
+const char *stls_dialogue_push(struct stls_dialogue *d, const struct stls_arg *args, size_t count,
+                               enum stls_answer_form form, bool *sent_r);
+
+/* IMAP: hands out what the server says unasked, without a command, until stls_dialogue_done. */
+void stls_dialogue_listen(struct stls_dialogue *d);
+
+/* Ends IDLE (RFC 9051 6.3.13: "DONE"), as soon as the server has taken it, or listening. */
+void stls_dialogue_done(struct stls_dialogue *d);
+
+/* Whether the server may be silent for as long as it likes: idling or listening. */
+bool stls_dialogue_is_listening(const struct stls_dialogue *d);
 
 /*
  * SMTP: one message to any number of recipients. Events RECIPIENT, then
@@ -176,6 +196,10 @@ const struct stls_capabilities *stls_dialogue_capabilities(const struct stls_dia
 
 /* The sticky error; its kind is NONE while all is well. */
 struct stls_error *stls_dialogue_error(struct stls_dialogue *d);
+
+/* The tag of the last command (IMAP): "A12". */
+#define STLS_TAG_SIZE 16
+void stls_dialogue_tag(const struct stls_dialogue *d, char tag_r[STLS_TAG_SIZE]);
 
 /* The phase, for errors: "greeting", "starttls", "auth", "fetch". */
 const char *stls_dialogue_phase(const struct stls_dialogue *d);

@@ -9,6 +9,7 @@
 
 #include "mail/content.h"
 #include "mail/dialogue.h"
+#include "mail/flight.h"
 #include "mail/table.h"
 
 /* Authentication, while it lasts. */
@@ -60,12 +61,14 @@ struct stls_dialogue {
   bool binding_used, binding_refused;
   bool upgrade_refused; /* opportunistic, and the server said no */
 
-  enum stls_answer_form form;
+  struct stls_flight flight;  /* commands that wait for their answers */
+  unsigned answering;         /* the command that d->reply answers */
+  enum stls_answer_form form; /* of the oldest in flight */
   struct stls_content_encoder content_out;
   struct stls_content_decoder content_in;
   uint64_t literal_left; /* IMAP: octets of the announced literal to be sent yet */
-  bool literal_pending;
-  bool awaits_delivery; /* the final dot is sent, its answer has not come */
+  bool awaits_delivery;  /* the message's end is sent, its answer has not come */
+  bool leaves_idle;      /* IMAP: DONE is sent, or will be when the server takes IDLE */
 
   bool reading_lines; /* POP3: in the lines or content of an answer */
   bool reply_started; /* SMTP: in a reply of several lines */
@@ -75,6 +78,7 @@ struct stls_dialogue {
   struct stls_imap_parser *parser;     /* IMAP only */
   unsigned tag;                        /* of the last command */
   bool said_bye;                       /* IMAP: it was handed out, and is now to be acted on */
+  bool utf8;                           /* IMAP: mailbox names are UTF-8 (RFC 9051, RFC 9755) */
   struct stls_transaction transaction; /* SMTP only */
 };
 
@@ -97,7 +101,10 @@ void stls_dialogue_begin(struct stls_dialogue *d, const struct stls_table *table
 /* Ends the operation: NEED_NOTHING. An action for tables. */
 void stls_dialogue_finish(struct stls_dialogue *d);
 
-/* Hands d->reply to the caller as an event, and ends the operation. An action for tables. */
+/*
+ * Hands d->reply, which answers command d->answering, to the caller as an event, and ends the
+ * operation when it was the last in flight. An action for tables.
+ */
 void stls_dialogue_finish_reply(struct stls_dialogue *d);
 
 /* Sends a command whose arguments are known to be good (a mistake fails the dialogue). */
@@ -109,7 +116,7 @@ void stls_dialogue_send_word(struct stls_dialogue *d, const char *word);
 /* Ends the line being encoded and moves it to the output; NULL or the refusal. */
 const char *stls_dialogue_send_line(struct stls_dialogue *d);
 
-/* Moves more of a stopped command to the output. An action for tables. */
+/* Moves more of a stopped command to the output, up to where it stops again. */
 void stls_dialogue_release(struct stls_dialogue *d);
 
 /* Whether a part of the command waits for the server's "+". A guard for tables. */
@@ -164,7 +171,11 @@ bool stls_login_repeats(const struct stls_dialogue *d, struct stls_slice line);
 extern const struct stls_table stls_transaction_table;
 void stls_transaction_content_ended(struct stls_dialogue *d);
 
-/* imap.c: how a command begins there. */
+/* imap.c: how a command begins, goes on, behind content too, and ends idling; its states. */
 void stls_imap_begin_command(struct stls_dialogue *d);
+void stls_imap_command_sent(struct stls_dialogue *d);
+void stls_imap_send_done(struct stls_dialogue *d);
+void stls_imap_content_ended(struct stls_dialogue *d);
+enum { STLS_IMAP_COMMAND, STLS_IMAP_IDLING, STLS_IMAP_LISTENING };
 
 #endif

@@ -5,9 +5,13 @@
 
 #define LITERAL_MINUS_MAX 4096 /* RFC 7888 5 */
 
-static const char *const type_names[] = {"atom",  "keyword", "text", "raw",    "path",
-                                         "xtext", "number",  "set",  "string", "mailbox",
-                                         "flag",  "(",       ")",    "secret", "secret_string"};
+/* Waiting lets the server refuse a message before it is sent (RFC 7889 4, RFC 7888 3). */
+#define CONTENT_UNASKED_MAX (64 * 1024)
+
+static const char *const type_names[] = {"atom",   "keyword", "text",    "raw",    "path",
+                                         "xtext",  "number",  "set",     "string", "mailbox",
+                                         "flag",   "(",       ")",       "secret", "secret_string",
+                                         "octets", "content", "content8"};
 
 bool stls_arg_type_named(const char *name, enum stls_arg_type *type_r) {
   size_t i;
@@ -23,6 +27,7 @@ void stls_encoder_init(struct stls_encoder *encoder, struct stls_trace *trace) {
   memset(encoder, 0, sizeof *encoder);
   stls_buffer_init(&encoder->line, 0);
   stls_buffer_init(&encoder->shown, 0);
+  stls_buffer_init(&encoder->stops, 0);
   encoder->line.wipes = true;
   encoder->trace = trace;
 }
@@ -30,12 +35,14 @@ void stls_encoder_init(struct stls_encoder *encoder, struct stls_trace *trace) {
 void stls_encoder_free(struct stls_encoder *encoder) {
   stls_buffer_free(&encoder->line);
   stls_buffer_free(&encoder->shown);
+  stls_buffer_free(&encoder->stops);
 }
 
 void stls_encoder_begin(struct stls_encoder *encoder) {
   stls_buffer_shrink(&encoder->line, 4096);
   stls_buffer_shrink(&encoder->shown, 4096);
-  encoder->stop_count = encoder->stop_next = 0;
+  stls_buffer_shrink(&encoder->stops, 1024);
+  encoder->stop_next = 0;
   encoder->released = 0;
   encoder->longest = 0;
   encoder->joined = true;
@@ -137,6 +144,8 @@ static const char *refusal_of(enum stls_arg_type type, struct stls_slice value) 
     case STLS_ARG_PATH: return path_refusal(value);
     case STLS_ARG_XTEXT: return has_line_breaker(value) ? "parameter has a CR, LF or NUL" : NULL;
     case STLS_ARG_NUMBER:
+    case STLS_ARG_CONTENT:
+    case STLS_ARG_CONTENT8:
       return consists_of(value, "0123456789") ? NULL : "number has a character that is no digit";
     case STLS_ARG_SET:
       return consists_of(value, "0123456789:,*$")
@@ -148,6 +157,7 @@ static const char *refusal_of(enum stls_arg_type type, struct stls_slice value) 
     case STLS_ARG_SECRET:
     case STLS_ARG_SECRET_STRING:
       return has_line_breaker(value) ? "credential has a CR, LF or NUL" : NULL;
+    case STLS_ARG_OCTETS:
     case STLS_ARG_OPEN:
     case STLS_ARG_CLOSE: return NULL;
   }
@@ -189,9 +199,18 @@ static void show_secret(struct stls_encoder *encoder) {
   if (encoder->trace) stls_buffer_append_text(&encoder->shown, STLS_TRACE_SECRET);
 }
 
-/* A quoted string carries ASCII without controls (RFC 9051 9, QUOTED-CHAR). */
-static bool can_be_quoted(struct stls_slice value) {
-  return value.len <= 1024 && is_printable(value, ' ');
+static bool has_controls(struct stls_slice value) {
+  size_t i;
+  for (i = 0; i < value.len; i++) {
+    if ((unsigned char)value.ptr[i] < ' ' || value.ptr[i] == 0x7f) return true;
+  }
+  return false;
+}
+
+/* RFC 9051 9, QUOTED-CHAR: no controls; UTF-8 only where that is agreed upon. */
+static bool can_be_quoted(const struct stls_encoder *encoder, struct stls_slice value) {
+  if (value.len > 1024 || has_controls(value)) return false;
+  return is_printable(value, ' ') || (encoder->utf8 && stls_slice_is_utf8(value));
 }
 
 typedef void (*writer)(struct stls_encoder *encoder, const char *text, size_t len);
@@ -206,12 +225,10 @@ static void write_quoted(struct stls_encoder *encoder, struct stls_slice value, 
   write(encoder, "\"", 1);
 }
 
-static void stop_here(struct stls_encoder *encoder) {
-  if (encoder->stop_count == STLS_ENCODER_STOPS) {
-    refuse(encoder, "command has too many literals");
-    return;
-  }
-  encoder->stops[encoder->stop_count++] = encoder->released + stls_buffer_length(&encoder->line);
+static void stop_here(struct stls_encoder *encoder, struct stls_stop stop) {
+  stop.offset = encoder->released + stls_buffer_length(&encoder->line);
+  if (!stls_buffer_append(&encoder->stops, (const char *)&stop, sizeof stop))
+    encoder->line.failure = encoder->stops.failure;
 }
 
 static bool must_wait(const struct stls_encoder *encoder, uint64_t size) {
@@ -219,36 +236,58 @@ static bool must_wait(const struct stls_encoder *encoder, uint64_t size) {
   return encoder->literals == STLS_LITERAL_SYNC || size > LITERAL_MINUS_MAX;
 }
 
-static void write_literal_header(struct stls_encoder *encoder, uint64_t size, bool waits) {
+/* "{5}", "{5+}", "~{5}" and the line's end */
+static void write_literal_header(struct stls_encoder *encoder, uint64_t size, bool waits,
+                                 bool binary, bool shown) {
   char digits[24];
   struct stls_buffer *line = &encoder->line;
   size_t from = stls_buffer_length(line);
-  stls_buffer_append_char(line, '{');
+  stls_buffer_append_text(line, binary ? "~{" : "{");
   stls_buffer_append_number(line, size);
   stls_buffer_append_text(line, waits ? "}" : "+}");
-  if (encoder->trace && line->failure == STLS_BUFFER_OK) {
+  if (shown && encoder->trace && line->failure == STLS_BUFFER_OK) {
     struct stls_slice header = stls_slice_from(stls_buffer_slice(line), from);
     memcpy(digits, header.ptr, header.len);
     stls_buffer_append(&encoder->shown, digits, header.len);
   }
   stls_buffer_append(line, "\r\n", 2);
-  if (waits) stop_here(encoder);
+}
+
+static void write_literal(struct stls_encoder *encoder, struct stls_slice value, writer write) {
+  bool waits = must_wait(encoder, value.len);
+  bool binary = memchr(value.ptr, '\0', value.len) != NULL;
+  bool shown = write != write_hidden; /* a secret's length is its own */
+  write_literal_header(encoder, value.len, waits, binary, shown);
+  if (waits) stop_here(encoder, (struct stls_stop){.waits = true});
+  if (shown && encoder->trace) stls_buffer_append_char(&encoder->shown, ' ');
+  write(encoder, value.ptr, value.len);
+}
+
+static void write_content(struct stls_encoder *encoder, struct stls_slice digits, bool binary) {
+  struct stls_stop stop = {.is_content = true, .is_binary = binary};
+  if (!stls_slice_number(digits, INT64_MAX, &stop.size)) {
+    refuse(encoder, "content's size is no number that can be");
+    return;
+  }
+  stop.waits = must_wait(encoder, stop.size) || stop.size > CONTENT_UNASKED_MAX;
+  write_literal_header(encoder, stop.size, stop.waits, binary, true);
+  stop_here(encoder, stop);
 }
 
 static void write_string(struct stls_encoder *encoder, struct stls_slice value, bool secret) {
   writer write = secret ? write_hidden : write_both;
-  if (can_be_quoted(value)) {
-    write_quoted(encoder, value, write);
-  } else {
-    write_literal_header(encoder, value.len, must_wait(encoder, value.len));
-    if (encoder->trace) stls_buffer_append_char(&encoder->shown, ' ');
-    write(encoder, value.ptr, value.len);
-  }
+  if (can_be_quoted(encoder, value)) write_quoted(encoder, value, write);
+  else write_literal(encoder, value, write);
   if (secret) show_secret(encoder);
 }
 
 static void write_mailbox(struct stls_encoder *encoder, struct stls_slice mailbox) {
   struct stls_buffer name;
+  if (encoder->utf8) {
+    if (stls_slice_is_utf8(mailbox)) write_string(encoder, mailbox, false);
+    else refuse(encoder, "mailbox name is not valid UTF-8");
+    return;
+  }
   stls_buffer_init(&name, 0);
   if (stls_utf7_encode(mailbox, &name)) write_string(encoder, stls_buffer_slice(&name), false);
   else if (name.failure != STLS_BUFFER_OK) encoder->line.failure = name.failure;
@@ -261,7 +300,10 @@ static void write_arg(struct stls_encoder *encoder, enum stls_arg_type type,
   switch (type) {
     case STLS_ARG_PATH: write_path(encoder, value); break;
     case STLS_ARG_XTEXT: write_xtext(encoder, value); break;
-    case STLS_ARG_STRING: write_string(encoder, value, false); break;
+    case STLS_ARG_STRING:
+    case STLS_ARG_OCTETS: write_string(encoder, value, false); break;
+    case STLS_ARG_CONTENT: write_content(encoder, value, false); break;
+    case STLS_ARG_CONTENT8: write_content(encoder, value, true); break;
     case STLS_ARG_MAILBOX: write_mailbox(encoder, value); break;
     case STLS_ARG_SECRET_STRING: write_string(encoder, value, true); break;
     case STLS_ARG_SECRET:
@@ -286,14 +328,6 @@ void stls_encoder_add(struct stls_encoder *encoder, enum stls_arg_type type,
   encoder->joined = type == STLS_ARG_KEYWORD || type == STLS_ARG_OPEN;
 }
 
-void stls_encoder_add_literal(struct stls_encoder *encoder, uint64_t size) {
-  if (encoder->refusal) return;
-  if (!encoder->joined) write_both(encoder, " ", 1);
-  /* Waiting lets the server refuse a message before it is sent (RFC 7889 4). */
-  write_literal_header(encoder, size, true);
-  encoder->joined = true;
-}
-
 const char *stls_encoder_end(struct stls_encoder *encoder) {
   struct stls_slice line;
   stls_buffer_append(&encoder->line, "\r\n", 2);
@@ -313,13 +347,31 @@ bool stls_encoder_stopped(const struct stls_encoder *encoder) {
   return stls_buffer_length(&encoder->line) > 0;
 }
 
+static const struct stls_stop *stop_at(const struct stls_encoder *encoder, size_t index) {
+  struct stls_slice stops = stls_buffer_slice(&encoder->stops);
+  if (index >= stops.len / sizeof(struct stls_stop)) return NULL;
+  return (const struct stls_stop *)(const void *)stops.ptr + index;
+}
+
+const struct stls_stop *stls_encoder_stop(const struct stls_encoder *encoder) {
+  if (encoder->stop_next == 0 || !stls_encoder_stopped(encoder)) return NULL;
+  return stop_at(encoder, encoder->stop_next - 1);
+}
+
+bool stls_encoder_stops(const struct stls_encoder *encoder) {
+  return stls_buffer_length(&encoder->stops) > 0;
+}
+
+void stls_encoder_drop(struct stls_encoder *encoder) {
+  stls_buffer_clear(&encoder->line);
+}
+
 bool stls_encoder_release(struct stls_encoder *encoder, struct stls_buffer *out) {
   struct stls_slice line = stls_buffer_slice(&encoder->line);
-  size_t len = line.len;
+  const struct stls_stop *stop = stop_at(encoder, encoder->stop_next);
+  size_t len = stop ? stop->offset - encoder->released : line.len;
   if (encoder->line.failure != STLS_BUFFER_OK) return false;
-  if (encoder->stop_next < encoder->stop_count) {
-    len = encoder->stops[encoder->stop_next++] - encoder->released;
-  }
+  encoder->stop_next++;
   stls_buffer_append(out, line.ptr, len);
   stls_buffer_consume(&encoder->line, len);
   encoder->released += len;

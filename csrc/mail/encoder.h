@@ -30,7 +30,10 @@ enum stls_arg_type {
   STLS_ARG_OPEN,    /* "(" */
   STLS_ARG_CLOSE,   /* ")" */
   STLS_ARG_SECRET,  /* like ATOM on the wire (base64, POP3 password); never shown */
-  STLS_ARG_SECRET_STRING /* like STRING on the wire; never shown */
+  STLS_ARG_SECRET_STRING, /* like STRING on the wire; never shown */
+  STLS_ARG_OCTETS,        /* IMAP value of any octets: quoted, a literal, or with NUL a literal8 */
+  STLS_ARG_CONTENT,       /* IMAP literal whose octets the caller sends itself: its size */
+  STLS_ARG_CONTENT8       /* the same as literal8, which may have NUL (RFC 3516 4.4) */
 };
 
 enum stls_literal_style {
@@ -39,20 +42,27 @@ enum stls_literal_style {
   STLS_LITERAL_PLUS   /* without waiting */
 };
 
-#define STLS_ENCODER_STOPS 16 /* literals that must be waited for, in one command */
+/* A place in a command where more than bytes are needed. */
+struct stls_stop {
+  size_t offset;   /* into the command */
+  uint64_t size;   /* of the content that comes here */
+  bool waits;      /* the server must first answer "+" */
+  bool is_content; /* the caller sends `size` octets here */
+  bool is_binary;  /* NUL may be among them */
+};
 
 struct stls_encoder {
   struct stls_buffer line;  /* the whole command as it goes out */
   struct stls_buffer shown; /* the same, for the trace */
   struct stls_trace *trace; /* or NULL */
   enum stls_literal_style literals;
+  bool utf8;      /* quoted strings may have UTF-8, and mailbox names are (RFC 9051, RFC 9755) */
   size_t longest; /* of this line, CRLF included; 0, as each line begins: no limit */
-  size_t stops[STLS_ENCODER_STOPS]; /* offsets into the command where "+" is awaited */
-  unsigned stop_count;
-  unsigned stop_next;  /* the first stop not yet passed */
-  size_t released;     /* bytes of the command already moved to the output */
-  bool joined;         /* no space before the next argument */
-  const char *refusal; /* why the line can't be sent */
+  struct stls_buffer stops; /* struct stls_stop */
+  size_t stop_next;         /* the first that the command is not released up to */
+  size_t released;          /* bytes of the command already moved to the output */
+  bool joined;              /* no space before the next argument */
+  const char *refusal;      /* why the line can't be sent */
 };
 
 /* `trace` may be NULL and is borrowed. */
@@ -66,9 +76,6 @@ void stls_encoder_begin(struct stls_encoder *encoder);
 void stls_encoder_add(struct stls_encoder *encoder, enum stls_arg_type type,
                       struct stls_slice value);
 
-/* Adds the announcement of a literal whose `size` bytes the caller sends itself, and stops. */
-void stls_encoder_add_literal(struct stls_encoder *encoder, uint64_t size);
-
 /*
  * Ends the line. Returns NULL, or why it is refused; then nothing of it is sent.
  * The reasons are literals that name the argument's type: "address has a CR, LF or NUL".
@@ -80,6 +87,15 @@ bool stls_encoder_release(struct stls_encoder *encoder, struct stls_buffer *out)
 
 /* Whether the command is not released as a whole yet. */
 bool stls_encoder_stopped(const struct stls_encoder *encoder);
+
+/* Where the command stands; NULL when it has no stop or has not been released up to one. */
+const struct stls_stop *stls_encoder_stop(const struct stls_encoder *encoder);
+
+/* Whether the command being put together has a stop. */
+bool stls_encoder_stops(const struct stls_encoder *encoder);
+
+/* Drops what is not released of the command. */
+void stls_encoder_drop(struct stls_encoder *encoder);
 
 /* The type with this public name ("mailbox"); false when there is none. */
 bool stls_arg_type_named(const char *name, enum stls_arg_type *type_r);

@@ -8,13 +8,17 @@
 
 #include "mail/protocol.h"
 
-#define TAG_SIZE 16
-
 /* {====== Reading ====== */
 
-static struct stls_slice current_tag(const struct stls_dialogue *d, char buffer[TAG_SIZE]) {
-  int len = snprintf(buffer, TAG_SIZE, "A%u", d->tag);
-  return stls_slice(buffer, (size_t)len);
+/* The number of the command in flight that a tag belongs to; STLS_FLIGHT_NONE for any other. */
+static unsigned command_tagged(const struct stls_dialogue *d, struct stls_slice tag) {
+  unsigned first = d->tag - d->flight.sent + 1;
+  uint64_t number;
+  if (tag.len < 2 || tag.ptr[0] != 'A' || tag.ptr[1] == '0') return STLS_FLIGHT_NONE;
+  if (!stls_slice_number(stls_slice_from(tag, 1), UINT32_MAX, &number) || number < first)
+    return STLS_FLIGHT_NONE;
+  number -= first;
+  return stls_flight_awaits(&d->flight, (unsigned)number) ? (unsigned)number : STLS_FLIGHT_NONE;
 }
 
 /* RFC 5530 3: codes that say a NO may pass. */
@@ -60,6 +64,15 @@ static void learn(struct stls_dialogue *d, const struct stls_imap_response *resp
   }
 }
 
+/* RFC 9051 6.3.1, RFC 9755 3: what ENABLE changed in how mailbox names are written. */
+static void note_enabled(struct stls_dialogue *d, const struct stls_imap_response *response) {
+  size_t i;
+  for (i = 0; i < response->node_count; i++) {
+    struct stls_slice word = stls_imap_node_text(response, i);
+    if (stls_slice_is(word, "UTF8=ACCEPT") || stls_slice_is(word, "IMAP4rev2")) d->utf8 = true;
+  }
+}
+
 /* A list may come by itself or as the code of any status (RFC 9051 7.1, 7.2.2). */
 static void learn_if_told(struct stls_dialogue *d, const struct stls_imap_response *response) {
   if (response->is_status) {
@@ -67,6 +80,8 @@ static void learn_if_told(struct stls_dialogue *d, const struct stls_imap_respon
       learn(d, response, 1);
   } else if (stls_slice_is(response->name, "CAPABILITY")) {
     learn(d, response, 0);
+  } else if (stls_slice_is(response->name, "ENABLED") && d->table != &stls_opening_table) {
+    note_enabled(d, response);
   }
 }
 
@@ -76,45 +91,69 @@ static enum stls_read fail_tag(struct stls_dialogue *d, const struct stls_imap_r
   return STLS_READ_FAILED;
 }
 
-/* A tagged OK counts only for the command in progress, and only once it is sent as a whole. */
+static void make_untagged_event(struct stls_dialogue *d,
+                                const struct stls_imap_response *response) {
+  memset(&d->event, 0, sizeof d->event);
+  d->event.type = STLS_EVENT_UNTAGGED;
+  d->event.index = d->flight.oldest;
+  d->event.response = response;
+}
+
+/* RFC 9051 7.1: an alert is for a person to see, whatever it comes with; but not one said in
+ * the clear, which may be anybody's (6.2.1). */
+static void tell_alert_while_opening(struct stls_dialogue *d,
+                                     const struct stls_imap_response *response) {
+  if (!d->facts.encrypted || response->node_count == 0) return;
+  if (!stls_slice_is(stls_imap_node_text(response, 0), "ALERT")) return;
+  make_untagged_event(d, response);
+  d->has_event = true;
+}
+
+/* Whether the server can have read command `number` as a whole. */
+static bool is_sent(const struct stls_dialogue *d, unsigned number) {
+  if (number + 1 < d->flight.sent) return d->output.taken >= stls_flight_end(&d->flight, number);
+  return !stls_dialogue_is_stopped(d) && stls_buffer_length(&d->output) == 0;
+}
+
+/* A tagged OK counts only for a command in flight, and only once it is sent as a whole. */
 static enum stls_read read_tagged(struct stls_dialogue *d,
                                   const struct stls_imap_response *response) {
-  char tag[TAG_SIZE];
-  struct stls_slice expected = current_tag(d, tag);
-  bool sent = !stls_dialogue_is_stopped(d) && stls_buffer_length(&d->output) == 0;
-  if (d->tag == 0 || response->tag.len != expected.len ||
-      memcmp(response->tag.ptr, expected.ptr, expected.len) != 0) {
-    return fail_tag(d, response);
-  }
+  unsigned number = command_tagged(d, response->tag);
+  if (number == STLS_FLIGHT_NONE) return fail_tag(d, response);
   fill_reply(d, response);
-  if (d->reply.class == STLS_ON_POSITIVE && !sent) return fail_tag(d, response);
-  d->literal_pending = false;
+  if (d->reply.class == STLS_ON_POSITIVE && !is_sent(d, number)) return fail_tag(d, response);
+  d->answering = number;
+  if (d->table == &stls_opening_table) {
+    tell_alert_while_opening(d, response);
+    stls_flight_answer(&d->flight, number);
+  }
   return STLS_READ_REPLY;
 }
 
-/* While opening, only the greeting and BYE count; all else is the caller's. */
+static enum stls_read read_greeting(struct stls_dialogue *d,
+                                    const struct stls_imap_response *response) {
+  fill_reply(d, response);
+  if (!response->is_status) {
+    stls_dialogue_fail_reply(d, STLS_ERROR_PROTOCOL,
+                             "the server's greeting is not an IMAP greeting");
+    return STLS_READ_FAILED;
+  }
+  tell_alert_while_opening(d, response);
+  return STLS_READ_REPLY;
+}
+
+/* While opening in the clear, only the greeting and BYE count; all else is the caller's. */
 static enum stls_read read_untagged(struct stls_dialogue *d,
                                     const struct stls_imap_response *response) {
   bool opening = d->table == &stls_opening_table;
-  if (opening && d->tag == 0) {
-    if (!response->is_status) {
-      fill_reply(d, response);
-      stls_dialogue_fail_reply(d, STLS_ERROR_PROTOCOL,
-                               "the server's greeting is not an IMAP greeting");
-      return STLS_READ_FAILED;
-    }
-    fill_reply(d, response);
-    return STLS_READ_REPLY;
-  }
+  if (opening && d->tag == 0) return read_greeting(d, response);
   if (stls_slice_is(response->name, "BYE") && d->form != STLS_ANSWER_GOODBYE) {
     fill_reply(d, response);
     if (opening) return STLS_READ_REPLY;
     d->said_bye = true; /* the caller's function for it hears of it first */
   }
-  if (opening) return STLS_READ_MORE;
-  memset(&d->event, 0, sizeof d->event);
-  d->event.type = STLS_EVENT_UNTAGGED;
-  d->event.response = response;
+  if (opening && !d->facts.encrypted) return STLS_READ_MORE;
+  make_untagged_event(d, response);
   return STLS_READ_EVENT;
 }
 
@@ -152,6 +191,7 @@ static enum stls_read read_content(struct stls_dialogue *d) {
   stls_trace_content(d->trace, STLS_TRACE_RECEIVED, content->piece.len);
   memset(&d->event, 0, sizeof d->event);
   d->event.type = STLS_EVENT_CONTENT;
+  d->event.index = d->flight.oldest;
   d->event.text = content->piece;
   d->event.size = content->size;
   d->event.offset = content->offset;
@@ -191,14 +231,15 @@ static enum stls_read imap_read(struct stls_dialogue *d) {
 /* {====== Opening ====== */
 
 void stls_imap_begin_command(struct stls_dialogue *d) {
-  char tag[TAG_SIZE];
+  char tag[STLS_TAG_SIZE];
   d->tag++;
+  stls_dialogue_tag(d, tag);
   d->encoder.literals = STLS_LITERAL_SYNC;
   if (stls_capabilities_find(&d->capabilities, "LITERAL+", NULL))
     d->encoder.literals = STLS_LITERAL_PLUS;
   else if (stls_capabilities_find(&d->capabilities, "LITERAL-", NULL))
     d->encoder.literals = STLS_LITERAL_MINUS;
-  stls_encoder_add(&d->encoder, STLS_ARG_ATOM, current_tag(d, tag));
+  stls_encoder_add(&d->encoder, STLS_ARG_ATOM, stls_slice_of(tag));
 }
 
 static void ask_capabilities(struct stls_dialogue *d) {
@@ -238,35 +279,74 @@ static void send_own_login(struct stls_dialogue *d) {
 
 /* {====== Commands ====== */
 
-enum command_state { COMMAND, LITERAL };
-
-static bool awaits_literal(const struct stls_dialogue *d) {
-  return d->literal_pending && d->encoder.stop_next == d->encoder.stop_count;
+static bool awaits_content(const struct stls_dialogue *d) {
+  const struct stls_stop *stop = stls_encoder_stop(&d->encoder);
+  return d->want == STLS_NEED_INPUT && stop && stop->is_content;
 }
 
-/* What the encoder keeps yet is the line's end, which goes out behind the literal. */
-static void want_literal(struct stls_dialogue *d) {
-  d->literal_pending = false;
+static void want_content(struct stls_dialogue *d) {
+  d->literal_left = stls_encoder_stop(&d->encoder)->size;
   stls_dialogue_want_content(d);
 }
 
-static void fail_literal(struct stls_dialogue *d) {
-  stls_dialogue_fail_reply(d, STLS_ERROR_REJECTED, "the server refuses the message before its end");
+/* Goes on up to where the server must say "+", asking for content that need not wait for it. */
+static void go_on(struct stls_dialogue *d) {
+  const struct stls_stop *stop;
+  stls_dialogue_release(d);
+  stop = stls_encoder_stop(&d->encoder);
+  if (stop && !stop->waits) want_content(d);
 }
 
-static const char *const command_states[] = {"command", "literal"};
+void stls_imap_command_sent(struct stls_dialogue *d) {
+  const struct stls_stop *stop = stls_encoder_stop(&d->encoder);
+  if (stop && !stop->waits) want_content(d);
+}
 
-static bool is_sending_literal(const struct stls_dialogue *d) {
+void stls_imap_content_ended(struct stls_dialogue *d) {
+  d->awaits_delivery = true;
+  go_on(d);
+}
+
+static bool is_sending_content(const struct stls_dialogue *d) {
   return d->want == STLS_NEED_CONTENT;
 }
 
+static void fail_content(struct stls_dialogue *d) {
+  stls_dialogue_fail_reply(d, STLS_ERROR_REJECTED, "the server refuses the message before its end");
+}
+
+static bool is_idle(const struct stls_dialogue *d) {
+  return d->form == STLS_ANSWER_IDLE;
+}
+
+static bool leaves_idle(const struct stls_dialogue *d) {
+  return is_idle(d) && d->leaves_idle;
+}
+
+static void tell_idling(struct stls_dialogue *d) {
+  memset(&d->event, 0, sizeof d->event);
+  d->event.type = STLS_EVENT_IDLING;
+  d->has_event = true;
+}
+
+void stls_imap_send_done(struct stls_dialogue *d) {
+  stls_buffer_append(&d->output, "DONE\r\n", 6);
+  stls_trace_line(d->trace, STLS_TRACE_SENT, stls_slice_of("DONE"));
+}
+
+static const char *const command_states[] = {"command", "idle", "listen"};
+
 static const struct stls_row command_rows[] = {
     /* state, reply, guard, next, action */
-    {COMMAND, STLS_ON_CONTINUE, awaits_literal, LITERAL, want_literal},
-    {COMMAND, STLS_ON_CONTINUE, stls_dialogue_is_stopped, COMMAND, stls_dialogue_release},
-    {COMMAND, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, COMMAND, stls_dialogue_finish_reply},
-    {LITERAL, STLS_ON_REFUSAL, is_sending_literal, LITERAL, fail_literal},
-    {LITERAL, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, COMMAND, stls_dialogue_finish_reply},
+    {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, awaits_content, STLS_IMAP_COMMAND, want_content},
+    {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, stls_dialogue_is_stopped, STLS_IMAP_COMMAND, go_on},
+    {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, leaves_idle, STLS_IMAP_COMMAND, stls_imap_send_done},
+    {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, is_idle, STLS_IMAP_IDLING, tell_idling},
+    {STLS_IMAP_COMMAND, STLS_ON_REFUSAL, is_sending_content, STLS_IMAP_COMMAND, fail_content},
+    {STLS_IMAP_COMMAND, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, STLS_IMAP_COMMAND,
+     stls_dialogue_finish_reply},
+    {STLS_IMAP_IDLING, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, STLS_IMAP_COMMAND,
+     stls_dialogue_finish_reply},
 };
 
 static const struct stls_table command_table = {

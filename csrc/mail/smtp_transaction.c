@@ -193,7 +193,7 @@ const char *stls_dialogue_transaction(struct stls_dialogue *d, const struct stls
   transaction->answered = transaction->accepted = 0;
   transaction->refused = false;
   transaction->pipelined = stls_capabilities_find(&d->capabilities, "PIPELINING", NULL);
-  refusal = stls_dialogue_command(d, NULL, mail, mail_count, STLS_ANSWER_REPLY, NULL);
+  refusal = stls_dialogue_command(d, NULL, mail, mail_count, STLS_ANSWER_REPLY);
   if (refusal || d->error.kind != STLS_ERROR_NONE) return refusal;
   stls_dialogue_begin(d, &stls_transaction_table, MAIL, NULL);
   if (!transaction->pipelined) return NULL;

@@ -48,6 +48,7 @@ struct stls_session {
   double progress_at; /* when something last moved */
   double phase_at;    /* when this phase began, for connect_timeout */
   double begun_at;    /* when the operation began, for deadline */
+  double wake_at;     /* when to end a wait while listening; 0: never */
   int closing[CLOSING_MAX];
   size_t closing_count;
   struct stls_error error;
@@ -205,6 +206,11 @@ static bool is_connecting(const struct stls_session *session) {
   return session->phase == RESOLVING || session->phase == DIALING || session->phase == HANDSHAKING;
 }
 
+static bool is_listening(const struct stls_session *session) {
+  return session->phase == TALKING && stls_dialogue_is_listening(session->dialogue) &&
+         stls_buffer_length(stls_dialogue_output(session->dialogue)) == 0;
+}
+
 /* The moment at which waiting has been too long. */
 static double patience_ends(const struct stls_session *session) {
   const struct stls_session_config *config = &session->config;
@@ -260,7 +266,8 @@ static bool is_too_late(struct stls_session *session, double now) {
 double stls_session_timeout(const struct stls_session *session) {
   double now = stls_clock_now(), left, attempt;
   if (session->phase == UNBORN || session->phase == CLOSED) return -1;
-  left = patience_ends(session) - now;
+  if (is_listening(session) && session->wake_at == 0) return -1;
+  left = (is_listening(session) ? session->wake_at : patience_ends(session)) - now;
   if (session->phase == DIALING) {
     attempt = stls_dial_timeout(session->dial, now);
     if (attempt >= 0 && attempt < left) left = attempt;
@@ -280,6 +287,10 @@ static enum stls_step wait_for(struct stls_session *session, unsigned events) {
 
 void stls_session_begun(struct stls_session *session) {
   session->begun_at = session->progress_at = stls_clock_now();
+}
+
+void stls_session_wake(struct stls_session *session, double seconds) {
+  session->wake_at = stls_clock_now() + seconds;
 }
 
 /* }====== */
@@ -501,9 +512,17 @@ static bool is_overdue(struct stls_session *session, double now) {
 /* Looks at the clock only where it matters: an event in a busy stream need not. */
 static bool is_out_of_time(struct stls_session *session) {
   double now;
+  if (is_listening(session)) return false;
   if (!session->waits && session->config.deadline <= 0) return false;
   now = stls_clock_now();
   return is_overdue(session, now) || (session->waits && is_too_late(session, now));
+}
+
+static bool is_to_wake(struct stls_session *session) {
+  if (!session->waits || session->wake_at == 0 || !is_listening(session)) return false;
+  if (stls_clock_now() < session->wake_at) return false;
+  session->wake_at = 0;
+  return true;
 }
 
 enum stls_step stls_session_step(struct stls_session *session, struct stls_event *event_r) {
@@ -519,6 +538,7 @@ enum stls_step stls_session_step(struct stls_session *session, struct stls_event
   } while (step == STLS_STEP_DONE && session->phase != phase);
   session->waits = step == STLS_STEP_WAIT;
   if (step == STLS_STEP_DONE || step == STLS_STEP_FAILED) return step;
+  if (is_to_wake(session)) return STLS_STEP_WAKE;
   return is_out_of_time(session) ? fail(session) : step;
 }
 

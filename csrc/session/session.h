@@ -44,6 +44,7 @@ enum stls_step {
   STLS_STEP_CARE,       /* look at the event, then step again */
   STLS_STEP_CREDENTIAL, /* stls_dialogue_credential on the dialogue, then step again */
   STLS_STEP_CONTENT,    /* stls_dialogue_content or _content_end, then step again */
+  STLS_STEP_WAKE,       /* the time asked for with stls_session_wake has come */
   STLS_STEP_DONE,       /* the operation is over */
   STLS_STEP_FAILED      /* stls_session_error; the session is closed */
 };
@@ -74,6 +75,12 @@ struct stls_dialogue *stls_session_dialogue(struct stls_session *session);
 
 /* To be called when an operation was begun on the dialogue: its time runs from here. */
 void stls_session_begun(struct stls_session *session);
+
+/*
+ * While the dialogue listens, when the server may be silent as long as it likes: ends a wait
+ * once, `seconds` from now.
+ */
+void stls_session_wake(struct stls_session *session, double seconds);
 
 /* Goes on as far as it can without waiting. The event is valid when CARE is returned. */
 enum stls_step stls_session_step(struct stls_session *session, struct stls_event *event_r);

@@ -57,7 +57,7 @@ local function ask_list(self, during, n, convert)
     return value
   end
   local values, bad = {}, nil
-  local reply, err = session.exchange(self, during, "lines", nil, {
+  local reply, err = session.exchange(self, during, "lines", {
     line = function(_, line)
       local digits, text = line:match "^(%d+) +(%S+)"
       local number, value = to_integer(digits), text and convert(text)
@@ -88,7 +88,7 @@ end
 local function ask_content(self, during, sink, ...)
   local take, result = content.sink(sink, self.string_limit, during)
   local handlers = { content = session.filler(take, during) }
-  local reply, err = session.exchange(self, during, "content", nil, handlers, ...)
+  local reply, err = session.exchange(self, during, "content", handlers, ...)
   if reply then reply, err = self:judge(during, reply) end
   if not reply then
     if type(sink) == "function" then sink(nil, tostring(err)) end
@@ -147,7 +147,7 @@ end
 function Pop3:capabilities()
   if not self.core:is_open() then return {} end
   local list = {}
-  local reply, err = session.exchange(self, "capa", "lines", nil, {
+  local reply, err = session.exchange(self, "capa", "lines", {
     line = function(_, line)
       local name, value = line:match "^(%S+)%s*(.-)%s*$"
       if name then list[name:upper()] = value ~= "" and value or true end

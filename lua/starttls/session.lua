@@ -135,14 +135,13 @@ end
 -- @param self      the session
 -- @param during    the phase, for errors
 -- @param form      what the answer brings: "reply", "lines" or "content"
--- @param literal   octets of the literal that the command ends in, or nil
 -- @param handlers  as for run
 -- @param ...       typed arguments
 -- @return the reply, or nil and an error
-function session.exchange(self, during, form, literal, handlers, ...)
+function session.exchange(self, during, form, handlers, ...)
   local reply
   handlers.reply = function(_, given) reply = given end
-  local operation, why = self:command(during, form, literal, ...)
+  local operation, why = self:command(during, form, ...)
   local done, err = self:run(operation, handlers, why)
   if not done then return nil, err end
   return reply
@@ -151,7 +150,7 @@ end
 --- Runs a command whose answer is one reply.
 -- @return the reply, or nil and an error of kind "rejected" when the server said no
 function Session:ask(during, handlers, ...)
-  local reply, err = session.exchange(self, during, "reply", nil, handlers, ...)
+  local reply, err = session.exchange(self, during, "reply", handlers, ...)
   if not reply then return nil, err end
   return self:judge(during, reply)
 end
@@ -191,7 +190,7 @@ end
 -- @return true, or nil and an error when the server did not take the goodbye well
 function Session:say_goodbye(verb)
   local reply
-  local operation, why = self:command(verb:lower(), "goodbye", nil, "atom", verb)
+  local operation, why = self:command(verb:lower(), "goodbye", "atom", verb)
   if not operation then return nil, why end -- busy: that call goes on
   local done, err = self:run(operation, { reply = function(_, given) reply = given end })
   self.core:close()

@@ -114,7 +114,9 @@ static bool turn(struct run *run) {
     case STLS_NEED_CREDENTIAL: give_credential(run); return true;
     case STLS_NEED_CONTENT: give_content(run); return true;
     case STLS_NEED_NOTHING: return begin_next(run);
-    case STLS_NEED_CARE: return true;
+    case STLS_NEED_CARE:
+      if (stls_dialogue_is_listening(run->dialogue)) stls_dialogue_done(run->dialogue);
+      return true;
     case STLS_NEED_BURIAL: break;
   }
   must(stls_dialogue_error(run->dialogue)->kind != STLS_ERROR_NONE);
@@ -162,12 +164,11 @@ static int fuzz(const struct stls_protocol *protocol, const uint8_t *data, size_
 }
 
 /* One command of untyped words, for an operation. */
-static bool command(struct run *run, const char *verb, const char *rest, enum stls_answer_form form,
-                    const uint64_t *literal) {
+static bool command(struct run *run, const char *verb, const char *rest,
+                    enum stls_answer_form form) {
   struct stls_arg args[] = {{STLS_ARG_ATOM, stls_slice_of(verb)},
                             {STLS_ARG_RAW, stls_slice_of(rest)}};
-  const char *refusal =
-      stls_dialogue_command(run->dialogue, "fuzz", args, rest ? 2 : 1, form, literal);
+  const char *refusal = stls_dialogue_command(run->dialogue, "fuzz", args, rest ? 2 : 1, form);
   must(refusal == NULL);
   return true;
 }

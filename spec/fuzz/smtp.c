@@ -20,8 +20,8 @@ static bool begin_operation(struct run *run, unsigned n) {
   switch (n % 5) {
     case 0: return begin_transaction(run, 1);
     case 1: return begin_transaction(run, 3);
-    case 2: return command(run, "NOOP", NULL, STLS_ANSWER_REPLY, NULL);
-    case 3: return command(run, "QUIT", NULL, STLS_ANSWER_GOODBYE, NULL);
+    case 2: return command(run, "NOOP", NULL, STLS_ANSWER_REPLY);
+    case 3: return command(run, "QUIT", NULL, STLS_ANSWER_GOODBYE);
     default: return false;
   }
 }

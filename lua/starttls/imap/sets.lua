@@ -1,0 +1,109 @@
+--- Sets of messages as callers give them, and the commands that have one.
+-- May rely on starttls.arguments.
+--
+-- Messages are named by UID everywhere, by sequence number only on request.
+local arguments = require "starttls.arguments"
+
+local sets = {}
+
+--- RFC 7162 4: a command line has at most 8192 octets; the rest of it must fit beside the set.
+local longest_text = 7000
+
+--- Whether a set is what a search that found nothing returns. IMAP has no empty set; for the
+-- caller it means that nothing is to be done, and above all not "all".
+function sets.is_empty(set)
+  return type(set) == "table" and #set == 0
+end
+
+local function text_of(part, what)
+  if math.type(part) == "integer" and part > 0 then return ("%d"):format(part) end
+  if type(part) == "string" and part ~= "" then return part end
+  error(what .. ": the set must have positive integers or strings such as \"1:*\"", 0)
+end
+
+--- Runs of numbers that follow each other become ranges.
+local function parts_of(set, what)
+  local parts, from, to = {}, nil, nil
+  local function close_range()
+    if not from then return end
+    parts[#parts + 1] = (from == to and "%d" or "%d:%d"):format(from, to)
+    from = nil
+  end
+  for _, part in ipairs(set) do
+    if from and part == to + 1 then
+      to = part
+    elseif math.type(part) == "integer" and part > 0 then
+      close_range()
+      from, to = part, part
+    else
+      close_range()
+      parts[#parts + 1] = text_of(part, what)
+    end
+  end
+  close_range()
+  return parts
+end
+
+--- The texts of a set, each short enough for a command line.
+-- @param set   "1:*", a number, or an array of these; not empty
+-- @param what  the call, for errors
+-- @return an array of set texts
+function sets.texts(set, what)
+  if type(set) ~= "table" then return { text_of(set, what) } end
+  local texts, line, length = {}, {}, 0
+  for _, part in ipairs(parts_of(set, what)) do
+    if length + #part + 1 > longest_text and #line > 0 then
+      texts[#texts + 1] = table.concat(line, ",")
+      line, length = {}, 0
+    end
+    line[#line + 1] = part
+    length = length + #part + 1
+  end
+  if #line == 0 then error(what .. ": the set is empty", 0) end
+  texts[#texts + 1] = table.concat(line, ",")
+  return texts
+end
+
+--- A command about messages.
+-- @param verb    "FETCH"
+-- @param text    from sets.texts
+-- @param by_seq  the set has sequence numbers, not UIDs
+function sets.command(verb, text, by_seq)
+  local args = by_seq and arguments.of(verb) or arguments.of("UID", verb)
+  return args:add("set", text)
+end
+
+--- The requests that a command with a long set becomes, as one.
+-- @param set    as texts
+-- @param what   the call
+-- @param build  function(text) -> request with `finish`, whose result is a table
+-- @param merge  function(all, result): adds one request's result to the first one's
+-- @return a request
+function sets.in_turn(set, what, build, merge)
+  local texts, next_text, all = sets.texts(set, what), 1, nil
+  local function request_for_next()
+    local request = build(texts[next_text])
+    local finish = request.finish
+    next_text = next_text + 1
+    local function take(reply, values)
+      local result = finish(reply, values)
+      if all then merge(all, result) else all = result end
+    end
+    if next_text > #texts then
+      request.finish = function(reply, values)
+        take(reply, values)
+        return all
+      end
+    else
+      request.finish = nil
+      request.follow = function(reply, values)
+        take(reply, values)
+        return request_for_next()
+      end
+    end
+    return request
+  end
+  return request_for_next()
+end
+
+return sets
