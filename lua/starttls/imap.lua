@@ -3,14 +3,17 @@
 local session = require "starttls.session"
 local Imap = require "starttls.imap.class"
 require "starttls.imap.mailboxes"
+require "starttls.imap.enable"
+require "starttls.imap.select"
 require "starttls.imap.fetch"
 require "starttls.imap.search"
 require "starttls.imap.messages"
 require "starttls.imap.append"
 require "starttls.imap.watch"
 require "starttls.imap.pipeline"
+local sync = require "starttls.imap.sync"
 
-local imap = {}
+local imap = { sync = sync }
 
 local function check_events(on)
   for name, handler in pairs(type(on) == "table" and on or {}) do
