@@ -355,6 +355,11 @@ describe("README.md", function()
   local internal = { unasked = true, run = true, take = true, drain = true, command = true,
     ask = true, judge = true, say_goodbye = true, describe = true }
 
+  -- The file of a class, and those that add to it.
+  local function source_of(name)
+    return shell.must("cat lua/starttls/%s.lua $(find lua/starttls -path '*/%s/*.lua')", name, name)
+  end
+
   for file, from_to in pairs {
     session = { "### All sessions", "### SMTP" }, smtp = { "### SMTP", "### IMAP" },
     imap = { "### IMAP", "### POP3" }, pop3 = { "### POP3", "### Limits" },
@@ -362,9 +367,9 @@ describe("README.md", function()
     it(("names each method of lua/starttls/%s.lua"):format(file), function()
       local text = part(table.unpack(from_to)) .. part("### All sessions", "### SMTP")
         .. part("## Waiting", "## Trace")
-      local source = process.read_file(("lua/starttls/%s.lua"):format(file))
+      local source = source_of(file)
       local count = 0
-      for class, name in source:gmatch "\nfunction (%u%w+)[:.]([%l_]+)%(" do
+      for class, name in source:gmatch "\n *function (%u%w+)[:.]([%l_]+)%(" do
         if (" Session Smtp Imap Pop3 Message "):find(class) and not internal[name] then
           count = count + 1
           assert.is_truthy(text:find("`" .. name .. "%f[^%w_]"), name)
@@ -377,10 +382,10 @@ describe("README.md", function()
   it("names no method that is not there", function()
     local source = ""
     for _, file in ipairs { "session", "smtp", "imap", "pop3" } do
-      source = source .. process.read_file(("lua/starttls/%s.lua"):format(file))
+      source = source .. source_of(file)
     end
     for name in pairs(first_names("### All sessions", "### Limits")) do
-      assert.is_truthy(source:find("\nfunction %u%w+[:.]" .. name .. "%("), name)
+      assert.is_truthy(source:find("\n *function %u%w+[:.]" .. name .. "%("), name)
     end
   end)
 end)

@@ -95,6 +95,10 @@ const char *stls_dialogue_phase(const struct stls_dialogue *d) {
   return d->table ? d->table->states[d->state] : "idle";
 }
 
+bool stls_dialogue_is_authenticated(const struct stls_dialogue *d) {
+  return d->authenticated;
+}
+
 const char *stls_dialogue_mechanism(const struct stls_dialogue *d) {
   return d->mechanism;
 }
@@ -484,6 +488,10 @@ void stls_dialogue_content_end(struct stls_dialogue *d) {
   d->want = STLS_NEED_INPUT;
   if (d->parser) stls_dialogue_release(d);
   else stls_transaction_content_ended(d);
+}
+
+void stls_dialogue_compressed(struct stls_dialogue *d) {
+  if (d->want == STLS_NEED_COMPRESSION) stls_dialogue_finish(d);
 }
 
 void stls_dialogue_credential(struct stls_dialogue *d, struct stls_slice value) {

@@ -104,6 +104,7 @@ static enum stls_read read_untagged(struct stls_dialogue *d,
       return STLS_READ_FAILED;
     }
     fill_reply(d, response);
+    d->authenticated = d->reply.class == STLS_ON_PREAUTH;
     return STLS_READ_REPLY;
   }
   if (stls_slice_is(response->name, "BYE") && d->form != STLS_ANSWER_GOODBYE) {
@@ -254,6 +255,16 @@ static void fail_literal(struct stls_dialogue *d) {
   stls_dialogue_fail_reply(d, STLS_ERROR_REJECTED, "the server refuses the message before its end");
 }
 
+static bool begins_compression(const struct stls_dialogue *d) {
+  return d->form == STLS_ANSWER_COMPRESS;
+}
+
+/* RFC 4978 3: compressed from the CRLF of this OK on. No more is read before that is seen to. */
+static void want_compression(struct stls_dialogue *d) {
+  stls_dialogue_finish_reply(d);
+  d->want = STLS_NEED_COMPRESSION;
+}
+
 static const char *const command_states[] = {"command", "literal"};
 
 static bool is_sending_literal(const struct stls_dialogue *d) {
@@ -264,6 +275,7 @@ static const struct stls_row command_rows[] = {
     /* state, reply, guard, next, action */
     {COMMAND, STLS_ON_CONTINUE, awaits_literal, LITERAL, want_literal},
     {COMMAND, STLS_ON_CONTINUE, stls_dialogue_is_stopped, COMMAND, stls_dialogue_release},
+    {COMMAND, STLS_ON_POSITIVE, begins_compression, COMMAND, want_compression},
     {COMMAND, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, COMMAND, stls_dialogue_finish_reply},
     {LITERAL, STLS_ON_REFUSAL, is_sending_literal, LITERAL, fail_literal},
     {LITERAL, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, COMMAND, stls_dialogue_finish_reply},

@@ -486,6 +486,8 @@ function Imap:noop()
   return run(self, "noop", arguments.of "NOOP")
 end
 
+require "starttls.imap.compress" (Imap)
+
 --- Says goodbye, waits for the answer and closes (LOGOUT).
 function Imap:logout()
   return self:say_goodbye "LOGOUT"
