@@ -113,7 +113,8 @@ bool stls_dialogue_is_idle(const struct stls_dialogue *d) {
 }
 
 bool stls_dialogue_may_drain(const struct stls_dialogue *d) {
-  return d->table == d->config->protocol->command_table && d->want == STLS_NEED_INPUT &&
+  bool listens = d->want == STLS_NEED_INPUT || d->want == STLS_NEED_COMPRESSION;
+  return d->table == d->config->protocol->command_table && listens &&
          !stls_dialogue_is_stopped(d) && !d->literal_pending;
 }
 
