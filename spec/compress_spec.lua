@@ -308,6 +308,24 @@ describe("compress", function()
     end, { on = { exists = function() count = count + 1 end } })
   end)
 
+  -- A reply that fills one piece (16 KiB) exactly, and behind it a line that is already said: all
+  -- bits may be used up then, and octets left. Literals in between move the bits about.
+  it("lets it know so even when nothing is left but to be copied", function()
+    local line, reply = "* 1 EXISTS\r\n", "A5 OK "
+    for moved = 1, 8 do
+      local before = line:rep(1000) .. reply .. ("abcdefgh"):sub(1, moved)
+      local text = before .. ("p"):rep(16384 - #before - 2) .. "\r\n" .. line
+      local count = 0
+      talk(compressed(say(deflate.squeezed(text)), silence), function(session)
+        assert(session:noop())
+        assert.equal(1000, count)
+        assert.is_true(session:dirty())
+        assert_failure("closed", "", nil, session:noop())
+        assert.equal(1001, count)
+      end, { on = { exists = function() count = count + 1 end } })
+    end
+  end)
+
   -- }======
 
   -- {====== Streams that end or break ======
