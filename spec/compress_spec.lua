@@ -15,6 +15,13 @@ local mib = 1024 * 1024
 local say, expect, silence = peer_steps.say, peer_steps.expect, peer_steps.silence
 local hear = { "hear" }
 
+-- Text that compresses badly.
+local function random(size)
+  local bytes = {}
+  for index = 1, size do bytes[index] = string.char(33 + math.random(0, 90)) end
+  return table.concat(bytes)
+end
+
 -- {====== With Dovecot ======
 
 describe("compress, with Dovecot,", function()
@@ -43,12 +50,7 @@ describe("compress, with Dovecot,", function()
     assert.matches("\nA5 LOGOUT\n%* BYE [^\n]+\nA5 OK [^\n]+$", text)
   end)
 
-  -- Text that compresses well, badly and not at all, around the size of one piece.
-  local function random(size)
-    local bytes = {}
-    for index = 1, size do bytes[index] = string.char(33 + math.random(0, 90)) end
-    return table.concat(bytes)
-  end
+  -- Text that compresses well and badly, around the size of one piece.
   local head = "Subject: large\r\n\r\n"
   local contents = {
     ["nothing"] = "", ["one octet"] = "x", ["5 MB of one line"] = ("hello world\r\n"):rep(400000),
@@ -226,6 +228,16 @@ describe("compress", function()
     local clear, rest = record.encrypted:match "^(.-A4 COMPRESS DEFLATE\r\n)(.*)$"
     assert.is_nil(clear:find "NOOP")
     assert.equal("A5 NOOP\r\nA6 STATUS \"INBOX\" (MESSAGES)\r\n", deflate.read(rest))
+  end)
+
+  it("takes no OK for a command that has not left it as a whole", function()
+    local letters = random(65536):gsub("%A", "x")
+    local peer <close> = stage:start(compressed(say(deflate.stored "A5 OK done\r\n"),
+      { "sleep", patience.seconds(10) }))
+    local session <close> = assert(imap.connect(stage:options { port = peer.port }))
+    assert(session:compress())
+    assert_failure("protocol", "a command that was not sent", nil,
+      session:search("TEXT " .. letters:rep(600)))
   end)
 
   for _, slow in ipairs { false, true } do
