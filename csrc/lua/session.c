@@ -65,7 +65,8 @@ static int session_drain(lua_State *L) {
 }
 
 enum stls_answer_form l_check_form(lua_State *L, int index) {
-  static const char *const forms[] = {"reply", "lines", "content", "goodbye", "idle", NULL};
+  static const char *const forms[] = {"reply", "lines",    "content", "goodbye",
+                                      "idle",  "compress", NULL};
   return (enum stls_answer_form)luaL_checkoption(L, index, NULL, forms);
 }
 
@@ -298,6 +299,19 @@ static int session_is_open(lua_State *L) {
   return 1;
 }
 
+/* session:is_authenticated() -> whether the server knows who we are */
+static int session_is_authenticated(lua_State *L) {
+  struct stls_dialogue *dialogue = stls_session_dialogue(l_check_session(L, 1)->session);
+  lua_pushboolean(L, dialogue && stls_dialogue_is_authenticated(dialogue));
+  return 1;
+}
+
+/* session:is_compressed() -> whether every octet is compressed */
+static int session_is_compressed(lua_State *L) {
+  lua_pushboolean(L, stls_session_is_compressed(l_check_session(L, 1)->session));
+  return 1;
+}
+
 /* }====== */
 
 static const luaL_Reg methods[] = {{"open", session_open},
@@ -319,6 +333,8 @@ static const luaL_Reg methods[] = {{"open", session_open},
                                    {"address", session_address},
                                    {"port", session_port},
                                    {"is_open", session_is_open},
+                                   {"is_authenticated", session_is_authenticated},
+                                   {"is_compressed", session_is_compressed},
                                    {NULL, NULL}};
 
 void l_open_session(lua_State *L) {

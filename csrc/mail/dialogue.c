@@ -95,6 +95,10 @@ const char *stls_dialogue_phase(const struct stls_dialogue *d) {
   return d->table ? d->table->states[d->state] : "idle";
 }
 
+bool stls_dialogue_is_authenticated(const struct stls_dialogue *d) {
+  return d->authenticated;
+}
+
 const char *stls_dialogue_mechanism(const struct stls_dialogue *d) {
   return d->mechanism;
 }
@@ -109,8 +113,8 @@ bool stls_dialogue_is_idle(const struct stls_dialogue *d) {
 }
 
 bool stls_dialogue_may_drain(const struct stls_dialogue *d) {
-  return d->table == d->config->protocol->command_table && d->want == STLS_NEED_INPUT &&
-         !stls_dialogue_is_stopped(d);
+  bool listens = d->want == STLS_NEED_INPUT || d->want == STLS_NEED_COMPRESSION;
+  return d->table == d->config->protocol->command_table && listens && !stls_dialogue_is_stopped(d);
 }
 
 void stls_dialogue_tag(const struct stls_dialogue *d, char tag_r[STLS_TAG_SIZE]) {
@@ -455,9 +459,9 @@ const char *stls_dialogue_command(struct stls_dialogue *d, const char *during,
 
 /* Only commands that are sent and answered in one piece each can be in flight together. */
 static bool may_push(const struct stls_dialogue *d, enum stls_answer_form form) {
-  return stls_dialogue_may_drain(d) && !stls_flight_is_over(&d->flight) &&
-         !stls_flight_is_full(&d->flight) && d->form < STLS_ANSWER_GOODBYE &&
-         form < STLS_ANSWER_GOODBYE;
+  return d->want == STLS_NEED_INPUT && stls_dialogue_may_drain(d) &&
+         !stls_flight_is_over(&d->flight) && !stls_flight_is_full(&d->flight) &&
+         d->form < STLS_ANSWER_GOODBYE && form < STLS_ANSWER_GOODBYE;
 }
 
 const char *stls_dialogue_push(struct stls_dialogue *d, const struct stls_arg *args, size_t count,
@@ -546,6 +550,10 @@ void stls_dialogue_content_end(struct stls_dialogue *d) {
   d->want = STLS_NEED_INPUT;
   if (d->parser) stls_imap_content_ended(d);
   else stls_transaction_content_ended(d);
+}
+
+void stls_dialogue_compressed(struct stls_dialogue *d) {
+  if (d->want == STLS_NEED_COMPRESSION) stls_dialogue_finish(d);
 }
 
 void stls_dialogue_credential(struct stls_dialogue *d, struct stls_slice value) {

@@ -62,13 +62,14 @@ struct stls_channel_facts {
 
 /* What a dialogue needs next. */
 enum stls_need {
-  STLS_NEED_INPUT,      /* received bytes; or what it has to say must first be sent */
-  STLS_NEED_UPGRADE,    /* a TLS handshake, and then a new dialogue */
-  STLS_NEED_CREDENTIAL, /* stls_dialogue_credential */
-  STLS_NEED_CONTENT,    /* stls_dialogue_content */
-  STLS_NEED_NOTHING,    /* the operation is over; begin another */
-  STLS_NEED_CARE,       /* look at the event, then call again */
-  STLS_NEED_BURIAL      /* it has failed: stls_dialogue_error */
+  STLS_NEED_INPUT,       /* received bytes; or what it has to say must first be sent */
+  STLS_NEED_UPGRADE,     /* a TLS handshake, and then a new dialogue */
+  STLS_NEED_COMPRESSION, /* every octet from here on; stls_dialogue_compressed */
+  STLS_NEED_CREDENTIAL,  /* stls_dialogue_credential */
+  STLS_NEED_CONTENT,     /* stls_dialogue_content */
+  STLS_NEED_NOTHING,     /* the operation is over; begin another */
+  STLS_NEED_CARE,        /* look at the event, then call again */
+  STLS_NEED_BURIAL       /* it has failed: stls_dialogue_error */
 };
 
 enum stls_event_type {
@@ -134,7 +135,8 @@ enum stls_answer_form {
   STLS_ANSWER_LINES,   /* POP3: lines up to a dot, one event each */
   STLS_ANSWER_CONTENT, /* POP3: a message up to a dot */
   STLS_ANSWER_GOODBYE, /* the server closes: QUIT, LOGOUT */
-  STLS_ANSWER_IDLE     /* IMAP: "+", and then what happens, until stls_dialogue_done */
+  STLS_ANSWER_IDLE,    /* IMAP: "+", and then what happens, until stls_dialogue_done */
+  STLS_ANSWER_COMPRESS /* all that follows it is compressed: IMAP COMPRESS */
 };
 
 struct stls_arg {
@@ -182,6 +184,12 @@ const char *stls_dialogue_transaction(struct stls_dialogue *d, const struct stls
 bool stls_dialogue_content(struct stls_dialogue *d, struct stls_slice piece);
 void stls_dialogue_content_end(struct stls_dialogue *d);
 
+/*
+ * Answers NEED_COMPRESSION. Before that the owner has taken all input away, to be decoded: it is
+ * compressed already, and not to be read as it is.
+ */
+void stls_dialogue_compressed(struct stls_dialogue *d);
+
 /* Answers NEED_CREDENTIAL. The value is copied and wiped when authentication ends. */
 void stls_dialogue_credential(struct stls_dialogue *d, struct stls_slice value);
 
@@ -203,6 +211,9 @@ void stls_dialogue_tag(const struct stls_dialogue *d, char tag_r[STLS_TAG_SIZE])
 
 /* The phase, for errors: "greeting", "starttls", "auth", "fetch". */
 const char *stls_dialogue_phase(const struct stls_dialogue *d);
+
+/* Whether the server knows who we are: we have said it, or it greeted so (PREAUTH). */
+bool stls_dialogue_is_authenticated(const struct stls_dialogue *d);
 
 /* The mechanism that succeeded ("LOGIN" and "USER" for the protocols' own), or NULL. */
 const char *stls_dialogue_mechanism(const struct stls_dialogue *d);

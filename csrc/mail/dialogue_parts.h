@@ -57,6 +57,7 @@ struct stls_dialogue {
   struct stls_reply reply;
 
   struct stls_login login;
+  bool authenticated;
   const char *mechanism; /* that succeeded */
   bool binding_used, binding_refused;
   bool upgrade_refused; /* opportunistic, and the server said no */

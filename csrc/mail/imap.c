@@ -138,6 +138,7 @@ static enum stls_read read_greeting(struct stls_dialogue *d,
                              "the server's greeting is not an IMAP greeting");
     return STLS_READ_FAILED;
   }
+  d->authenticated = d->reply.class == STLS_ON_PREAUTH;
   tell_alert_while_opening(d, response);
   return STLS_READ_REPLY;
 }
@@ -301,6 +302,15 @@ void stls_imap_command_sent(struct stls_dialogue *d) {
   const struct stls_stop *stop = stls_encoder_stop(&d->encoder);
   if (stop && !stop->waits) want_content(d);
 }
+static bool begins_compression(const struct stls_dialogue *d) {
+  return d->form == STLS_ANSWER_COMPRESS;
+}
+
+/* RFC 4978 3: compressed from the CRLF of this OK on. No more is read before that is seen to. */
+static void want_compression(struct stls_dialogue *d) {
+  stls_dialogue_finish_reply(d);
+  d->want = STLS_NEED_COMPRESSION;
+}
 
 void stls_imap_content_ended(struct stls_dialogue *d) {
   d->awaits_delivery = true;
@@ -343,6 +353,7 @@ static const struct stls_row command_rows[] = {
     {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, leaves_idle, STLS_IMAP_COMMAND, stls_imap_send_done},
     {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, is_idle, STLS_IMAP_IDLING, tell_idling},
     {STLS_IMAP_COMMAND, STLS_ON_REFUSAL, is_sending_content, STLS_IMAP_COMMAND, fail_content},
+    {STLS_IMAP_COMMAND, STLS_ON_POSITIVE, begins_compression, STLS_IMAP_COMMAND, want_compression},
     {STLS_IMAP_COMMAND, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, STLS_IMAP_COMMAND,
      stls_dialogue_finish_reply},
     {STLS_IMAP_IDLING, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, STLS_IMAP_COMMAND,

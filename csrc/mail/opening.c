@@ -499,6 +499,7 @@ static void fail_unproven(struct stls_dialogue *d) {
 
 static void end_login(struct stls_dialogue *d) {
   const struct stls_mechanism *mechanism = d->login.mechanism;
+  d->authenticated = true;
   d->mechanism = login_name(d);
   d->binding_used = mechanism && mechanism->binds;
   stls_login_end(&d->login);

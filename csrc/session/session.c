@@ -479,6 +479,20 @@ static enum stls_io exchange(struct stls_session *session) {
   return received;
 }
 
+/*
+ * The server has said that it compresses: what lies behind that in the dialogue's input is the
+ * first of it. It is taken away here, before anybody can begin a command and read it in the clear.
+ */
+static bool compress(struct stls_session *session) {
+  struct stls_dialogue *dialogue = session->dialogue;
+  if (!stls_channel_begin_deflate(&session->channel, stls_dialogue_input(dialogue),
+                                  stls_dialogue_phase(dialogue), &session->error))
+    return false;
+  stls_dialogue_compressed(dialogue);
+  note(session, "compressed: DEFLATE");
+  return true;
+}
+
 static enum stls_step talk(struct stls_session *session, struct stls_event *event_r) {
   for (;;) {
     switch (stls_dialogue_next(session->dialogue, event_r)) {
@@ -489,6 +503,9 @@ static enum stls_step talk(struct stls_session *session, struct stls_event *even
           case STLS_IO_WANT_WRITE: return wait_for(session, STLS_EVENT_READ | STLS_EVENT_WRITE);
           default: return fail(session);
         }
+      case STLS_NEED_COMPRESSION:
+        if (!compress(session)) return fail(session);
+        continue;
       case STLS_NEED_CONTENT: return STLS_STEP_CONTENT;
       case STLS_NEED_CREDENTIAL: return STLS_STEP_CREDENTIAL;
       case STLS_NEED_CARE: return STLS_STEP_CARE;
@@ -564,7 +581,7 @@ bool stls_session_is_dirty(const struct stls_session *session) {
   /* What an operation in progress left is the beginning of something, and wants more. */
   if (session->phase != TALKING || !stls_dialogue_is_idle(session->dialogue)) return false;
   return stls_buffer_length(stls_dialogue_input(session->dialogue)) > 0 ||
-         (session->channel.tls && stls_tls_has_pending(session->channel.tls));
+         stls_channel_has_pending(&session->channel);
 }
 
 const struct stls_error *stls_session_error(const struct stls_session *session) {
@@ -573,6 +590,10 @@ const struct stls_error *stls_session_error(const struct stls_session *session) 
 
 bool stls_session_is_open(const struct stls_session *session) {
   return session->phase == TALKING && session->error.kind == STLS_ERROR_NONE;
+}
+
+bool stls_session_is_compressed(const struct stls_session *session) {
+  return session->channel.deflate != NULL;
 }
 
 bool stls_session_is_closed(const struct stls_session *session) {
@@ -588,6 +609,7 @@ void stls_session_security(struct stls_session *session, struct stls_security *s
     security_r->verified = stls_tls_is_verified(tls);
     stls_tls_describe(tls, &security_r->tls);
   }
+  security_r->compressed = stls_session_is_compressed(session);
   if (!session->dialogue) return;
   security_r->mechanism = stls_dialogue_mechanism(session->dialogue);
   security_r->binding = stls_dialogue_binding(session->dialogue, &security_r->binding_refused);

@@ -115,6 +115,9 @@ const struct stls_error *stls_session_error(const struct stls_session *session);
 /* Whether it is connected and ready for operations. */
 bool stls_session_is_open(const struct stls_session *session);
 
+/* Whether every octet is compressed, in both directions. */
+bool stls_session_is_compressed(const struct stls_session *session);
+
 /* Whether the server answered an operation with a goodbye, or we closed. */
 bool stls_session_is_closed(const struct stls_session *session);
 
@@ -125,6 +128,7 @@ struct stls_security {
   const char *mechanism;      /* of authentication, or NULL */
   const char *binding;        /* channel binding used, or NULL */
   bool binding_refused;
+  bool compressed; /* IMAP COMPRESS */
 };
 
 void stls_session_security(struct stls_session *session, struct stls_security *security_r);

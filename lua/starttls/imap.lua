@@ -11,6 +11,7 @@ require "starttls.imap.messages"
 require "starttls.imap.append"
 require "starttls.imap.watch"
 require "starttls.imap.pipeline"
+require "starttls.imap.compress"
 local sync = require "starttls.imap.sync"
 
 local imap = { sync = sync }
@@ -36,6 +37,7 @@ function imap.connect(given)
   if self then self.enabled = {} end
   return self, err
 end
+
 
 --- Says goodbye, waits for the answer and closes (LOGOUT).
 function Imap:logout()

@@ -216,7 +216,8 @@ end
 -- @param what  optional table: { pem = true } adds the certificate in PEM
 -- @return a table: encrypted, verified, how ("starttls" or "implicit"), version, cipher, group,
 --         alpn, certificate { subject, issuer, names, not_before, not_after, sha256, pem },
---         mechanism, channel_binding, channel_binding_refused, unverified (why, when it is not)
+--         mechanism, channel_binding, channel_binding_refused, compressed (IMAP), unverified (why,
+--         when it is not)
 function Session:security(what)
   local report = self.core:security()
   report.certificate = self.core:certificate(what and what.pem or false)

@@ -72,6 +72,9 @@ userdb {
   driver = static
   args = uid=@uid@ gid=@gid@ home=@mail@/%n allow_all_users=yes
 }
+protocol imap {
+  mail_plugins = imap_zlib
+}
 service anvil {
   unix_listener anvil-auth-penalty {
     mode = 0

@@ -29,8 +29,9 @@ local function argument_of(value)
   return argument
 end
 
-local function note_code(mailbox, value)
-  if value.code == "CLOSED" then start_over(mailbox)
+local function note_code(mailbox, value, had_another)
+  if value.code == "CLOSED" then
+    if had_another then start_over(mailbox) end
   elseif value.code == "NOMODSEQ" then mailbox.highestmodseq = nil
   elseif opening_codes[value.code] then mailbox[opening_codes[value.code]] = argument_of(value)
   else return false end
@@ -38,8 +39,8 @@ local function note_code(mailbox, value)
 end
 
 --- Notes what SELECT's untagged responses say of the mailbox.
-local function note_mailbox(mailbox, name, number, value)
-  if name == "OK" then return note_code(mailbox, value) end
+local function note_mailbox(mailbox, had_another, name, number, value)
+  if name == "OK" then return note_code(mailbox, value, had_another) end
   if name == "EXISTS" then mailbox.exists = number or mailbox.exists
   elseif name == "RECENT" then mailbox.recent = number
   elseif name == "FLAGS" then mailbox.flags = value
@@ -107,12 +108,12 @@ local function open_mailbox(self, verb, name, settings)
   settings = settings or {}
   local args, err = add_parameters(self, arguments.of(verb):add("mailbox", name), settings)
   if not args then return nil, err end
-  local mailbox = new_mailbox(name)
+  local mailbox, had_another = new_mailbox(name), self.mailbox ~= nil
   local take_change = settings.qresync and note_changes(self, mailbox, settings.qresync)
   return {
     during = verb:lower(), alone = true, args = args,
     take = function(response, number, value, weight)
-      if note_mailbox(mailbox, response, number, value) then return true end
+      if note_mailbox(mailbox, had_another, response, number, value) then return true end
       if take_change then return take_change(response, value, weight) end
       return false
     end,
