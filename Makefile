@@ -27,6 +27,7 @@ DEMO_PACKAGES  := $(BUILD_PACKAGES) lua5.4 lua-socket lua-filesystem openssl pro
 TEST_PACKAGES  := $(DEMO_PACKAGES) ca-certificates lua-sec lua-luaossl lua-cqueues lua-busted luarocks git
 CHECK_PACKAGES := $(TEST_PACKAGES) clang clang-format clang-tidy libclang-rt-14-dev cppcheck \
                   lua-check valgrind
+BENCH_PACKAGES := $(TEST_PACKAGES) bash curl python3
 PACKAGES       ?= $(CHECK_PACKAGES)
 
 # --- Compiler and flags ------------------------------------------------------
@@ -142,6 +143,12 @@ test:
 spec: build
 	$(RUN_ENV) $(LUA) $(BUSTED) --ignore-lua $(BUSTED_FLAGS) $(SPECS)
 
+# Ours beside Python's standard library and curl: figures, not a test.
+bench:
+	@$(SUBMAKE) -s deps PACKAGES="$(BENCH_PACKAGES)"
+	@$(SUBMAKE) -s -j$(JOBS) build
+	@$(RUN_ENV) $(LUA) spec/bench/compare.lua
+
 # --- Checks ------------------------------------------------------------------
 # `make check` runs them all, however many fail, and ends with the count.
 
@@ -216,4 +223,4 @@ clean:
 
 always:
 
-.PHONY: all build library libraries install deps demo test spec check $(CHECKS) valgrind format clean always
+.PHONY: all build library libraries install deps demo test spec bench check $(CHECKS) valgrind format clean always

@@ -60,7 +60,7 @@ growth.cases = {
       local structure = message.structure
       return structure.parts and #structure.parts or #structure - 1
     end },
-  { what = "list", name = "mailboxes in a list", sizes = { 1000, 10000, 100000 },
+  { what = "list", name = "mailboxes in a list", sizes = { 100, 1000, 10000 },
     ask = function(session) return assert(session:list()) end,
     count = function(mailboxes) return #mailboxes end },
   { what = "header", name = "octets of a header", sizes = { 10240, 102400, 1048576 },
