@@ -63,10 +63,10 @@ local function curl_bodies(mail, count)
 end
 
 local function compare(title, mail, case, count, path, more)
-  local lua = os.getenv "LUA" or "lua5.4"
+  local lua, variables = os.getenv "LUA" or "lua5.4", environment(mail, count, path)
   local commands = {
-    { "ours", environment(mail, count, path) .. lua .. " spec/bench/compare/ours.lua " .. case },
-    { "python3", environment(mail, count, path) .. "python3 spec/bench/compare/python.py " .. case },
+    { "ours", variables .. lua .. " spec/bench/compare/ours.lua " .. case },
+    { "python3", variables .. "python3 spec/bench/compare/python.py " .. case },
     more,
   }
   print(title)
