@@ -119,6 +119,7 @@ static void read_config(lua_State *L, struct stls_session_config *config) {
   config->user = text_option(L, "user");
   config->authzid = text_option(L, "authzid");
   config->mechanisms = text_option(L, "sasl");
+  config->pinned = text_option(L, "pinned");
   config->has_password = flag_option(L, "has_password");
   config->has_token = flag_option(L, "has_token");
   config->has_certificate = flag_option(L, "has_certificate");

@@ -457,11 +457,14 @@ const char *stls_dialogue_command(struct stls_dialogue *d, const char *during,
   return refusal;
 }
 
-/* Only commands that are sent and answered in one piece each can be in flight together. */
+/*
+ * Only commands that are sent and answered in one piece each can be in flight together; a
+ * goodbye may be the last of them.
+ */
 static bool may_push(const struct stls_dialogue *d, enum stls_answer_form form) {
   return d->want == STLS_NEED_INPUT && stls_dialogue_may_drain(d) &&
          !stls_flight_is_over(&d->flight) && !stls_flight_is_full(&d->flight) &&
-         d->form < STLS_ANSWER_GOODBYE && form < STLS_ANSWER_GOODBYE;
+         stls_flight_last_form(&d->flight) < STLS_ANSWER_GOODBYE && form <= STLS_ANSWER_GOODBYE;
 }
 
 const char *stls_dialogue_push(struct stls_dialogue *d, const struct stls_arg *args, size_t count,

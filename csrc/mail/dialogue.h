@@ -44,6 +44,7 @@ struct stls_dialogue_config {
   const char *user;        /* or NULL */
   const char *authzid;     /* or NULL */
   const char *mechanisms;  /* names separated by blanks, in order of preference; NULL: ours */
+  const char *pinned;      /* capabilities known beforehand, parted by tabs; NULL: ask */
   bool has_password;       /* the caller can give one when asked */
   bool has_token;
   bool has_certificate; /* a client certificate: EXTERNAL may be chosen */

@@ -58,6 +58,7 @@ struct stls_dialogue {
 
   struct stls_login login;
   bool authenticated;
+  bool awaits_greeting;  /* the server has not greeted yet */
   const char *mechanism; /* that succeeded */
   bool binding_used, binding_refused;
   bool upgrade_refused; /* opportunistic, and the server said no */

@@ -140,14 +140,14 @@ static enum stls_read read_greeting(struct stls_dialogue *d,
   }
   d->authenticated = d->reply.class == STLS_ON_PREAUTH;
   tell_alert_while_opening(d, response);
-  return STLS_READ_REPLY;
+  return stls_opening_greeted(d);
 }
 
 /* While opening in the clear, only the greeting and BYE count; all else is the caller's. */
 static enum stls_read read_untagged(struct stls_dialogue *d,
                                     const struct stls_imap_response *response) {
   bool opening = d->table == &stls_opening_table;
-  if (opening && d->tag == 0) return read_greeting(d, response);
+  if (opening && d->awaits_greeting) return read_greeting(d, response);
   if (stls_slice_is(response->name, "BYE") && d->form != STLS_ANSWER_GOODBYE) {
     fill_reply(d, response);
     if (opening) return STLS_READ_REPLY;

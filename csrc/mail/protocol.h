@@ -45,6 +45,12 @@ struct stls_protocol {
 
 extern const struct stls_protocol stls_smtp, stls_imap, stls_pop3;
 
+/*
+ * opening.c: d->reply is the greeting. It answers nothing when something was said before it
+ * came (pinned capabilities): MORE; unless it is no friendly one.
+ */
+enum stls_read stls_opening_greeted(struct stls_dialogue *d);
+
 /* The protocol of this name, or NULL. */
 const struct stls_protocol *stls_protocol_named(const char *name);
 

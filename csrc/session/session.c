@@ -70,7 +70,8 @@ static bool copy_strings(struct stls_session *session) {
   return keep_string(session, &config->protocol) && keep_string(session, &config->host) &&
          keep_string(session, &config->client_name) && keep_string(session, &config->user) &&
          keep_string(session, &config->authzid) && keep_string(session, &config->mechanisms) &&
-         keep_string(session, &config->server_name) && keep_string(session, &config->tls_priority);
+         keep_string(session, &config->pinned) && keep_string(session, &config->server_name) &&
+         keep_string(session, &config->tls_priority);
 }
 
 static void fill_dialogue_config(struct stls_session *session,
@@ -86,6 +87,7 @@ static void fill_dialogue_config(struct stls_session *session,
   to->user = config->user;
   to->authzid = config->authzid;
   to->mechanisms = config->mechanisms;
+  to->pinned = config->pinned;
   to->has_password = config->has_password;
   to->has_token = config->has_token;
   to->has_certificate = config->has_certificate;

@@ -24,6 +24,7 @@ struct stls_session_config {
   enum stls_tls_mode tls;
   const char *client_name;                 /* EHLO; NULL: the local address in brackets */
   const char *user, *authzid, *mechanisms; /* see mail/dialogue.h; NULL where not given */
+  const char *pinned;
   bool has_password, has_token;
   enum stls_binding_policy binding;
   bool insecure_auth, insecure_no_verify;

@@ -60,7 +60,10 @@ local function check_texts(given)
 end
 
 --- What `on` may have: functions for what an IMAP server says unasked.
-local handler_names = { alert = true, exists = true, expunge = true, fetch = true, bye = true }
+local handler_names = {
+  alert = true, bye = true, exists = true, expunge = true, fetch = true, flags = true, list = true,
+  metadata = true, overflow = true, progress = true, recent = true, status = true, vanished = true,
+}
 
 local function check_handlers(on)
   for name, handler in pairs(on) do
@@ -135,6 +138,24 @@ local function check_credentials(given, tls)
   end
 end
 
+--- Capabilities that the caller knows beforehand, parted by tabs.
+local function pinned_list(given, tls)
+  if given.eager == nil then return nil end
+  if tls ~= "starttls" and tls ~= "implicit" then
+    misuse("option 'eager' needs tls = \"starttls\" or \"implicit\"")
+  end
+  if not (given.password or given.token or given.sasl or given.client_cert) then
+    misuse("option 'eager' needs credentials")
+  end
+  for _, line in ipairs(given.eager) do
+    if type(line) ~= "string" or line:find "[%c]" or not line:find "^%S" then
+      misuse("option 'eager' must have capabilities as the server lists them")
+    end
+  end
+  if #given.eager == 0 then misuse("option 'eager' names no capability") end
+  return table.concat(given.eager, "\t")
+end
+
 local function default_tls(given)
   return given.tls or (implicit_ports[given.port] and "implicit" or "starttls")
 end
@@ -169,7 +190,7 @@ function options.check(protocol, given, extra)
     protocol = protocol, tls = tls, sasl = mechanism_list(given.sasl),
     has_password = given.password ~= nil, has_token = given.token ~= nil,
     has_certificate = given.client_cert ~= nil,
-    trace = given.trace ~= nil, alpn = given.alpn ~= false,
+    trace = given.trace ~= nil, alpn = given.alpn ~= false, pinned = pinned_list(given, tls),
   }
   for _, name in ipairs(copied) do config[name] = given[name] end
   if tls ~= "none" then
