@@ -50,6 +50,11 @@ static void fill_reply(struct stls_dialogue *d, const struct stls_imap_response 
   }
 }
 
+static void use_utf8(struct stls_dialogue *d) {
+  d->utf8 = true;
+  stls_imap_parser_utf8(d->parser, true);
+}
+
 /* "AUTH=PLAIN" stays one word. `from`: the first node that is a capability. */
 static void learn(struct stls_dialogue *d, const struct stls_imap_response *response, size_t from) {
   size_t i;
@@ -62,6 +67,10 @@ static void learn(struct stls_dialogue *d, const struct stls_imap_response *resp
       stls_dialogue_fail_buffer(d, &d->capabilities.entries, "list of capabilities");
     }
   }
+  /* RFC 9051 A: what knows nothing of revision 1 needs no ENABLE. */
+  if (stls_capabilities_find(&d->capabilities, "IMAP4rev2", NULL) &&
+      !stls_capabilities_find(&d->capabilities, "IMAP4rev1", NULL))
+    use_utf8(d);
 }
 
 /* RFC 9051 6.3.1, RFC 9755 3: what ENABLE changed in how mailbox names are written. */
@@ -69,7 +78,7 @@ static void note_enabled(struct stls_dialogue *d, const struct stls_imap_respons
   size_t i;
   for (i = 0; i < response->node_count; i++) {
     struct stls_slice word = stls_imap_node_text(response, i);
-    if (stls_slice_is(word, "UTF8=ACCEPT") || stls_slice_is(word, "IMAP4rev2")) d->utf8 = true;
+    if (stls_slice_is(word, "UTF8=ACCEPT") || stls_slice_is(word, "IMAP4rev2")) use_utf8(d);
   }
 }
 
