@@ -46,7 +46,8 @@ struct stls_dialogue *stls_dialogue_new(const struct stls_dialogue_config *confi
   d->login.held.wipes = true;
   stls_buffer_init(&d->login.sent, 0);
   d->login.sent.wipes = true;
-  stls_buffer_init(&d->transaction.paths, 0);
+  stls_encoder_init(&d->transaction.encoder, NULL);
+  stls_buffer_init(&d->transaction.commands, 0);
   stls_buffer_init(&d->transaction.refusal.text, 0);
   if (config->protocol == &stls_imap) {
     d->parser = stls_imap_parser_new(&config->limits);
@@ -67,7 +68,8 @@ void stls_dialogue_free(struct stls_dialogue *d) {
   stls_capabilities_free(&d->capabilities);
   stls_encoder_free(&d->encoder);
   stls_buffer_free(&d->reply.text);
-  stls_buffer_free(&d->transaction.paths);
+  stls_encoder_free(&d->transaction.encoder);
+  stls_buffer_free(&d->transaction.commands);
   stls_buffer_free(&d->transaction.refusal.text);
   stls_imap_parser_free(d->parser);
   stls_error_free(&d->error);

@@ -140,6 +140,11 @@ struct stls_arg {
   struct stls_slice value;
 };
 
+struct stls_args {
+  const struct stls_arg *list;
+  size_t count;
+};
+
 /*
  * Sends one command, which errors call `during` (cut to 23 characters). With `literal` not NULL,
  * the command ends in a literal of that many octets, which NEED_CONTENT will ask for (IMAP APPEND).
@@ -151,11 +156,11 @@ const char *stls_dialogue_command(struct stls_dialogue *d, const char *during,
 
 /*
  * SMTP: one message to any number of recipients. Events RECIPIENT, then
- * NEED_CONTENT, then REPLY to the whole. `mail_params` and each recipient are
- * typed arguments; a recipient is one PATH. Returns NULL, or why one is refused.
+ * NEED_CONTENT, then REPLY to the whole. `mail` is the whole command; a recipient
+ * is a PATH and the parameters of its RCPT. Returns NULL, or why one is refused.
  */
 const char *stls_dialogue_transaction(struct stls_dialogue *d, const struct stls_arg *mail,
-                                      size_t mail_count, const struct stls_arg *recipients,
+                                      size_t mail_count, const struct stls_args *recipients,
                                       size_t recipient_count);
 
 /* Answers NEED_CONTENT with a piece, or with the end. False when refused: see the error. */

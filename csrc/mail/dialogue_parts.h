@@ -26,15 +26,15 @@ struct stls_login {
 
 /* One SMTP transaction. */
 struct stls_transaction {
-  struct stls_buffer paths;  /* recipients, each ended by NUL */
-  size_t count;              /* of recipients */
-  size_t sent;               /* RCPT commands sent */
-  size_t sent_to;            /* offset in `paths` of the next one to send */
-  size_t answered;           /* RCPT commands answered */
-  size_t accepted;           /* of them positively */
-  bool pipelined;            /* commands go out without waiting (RFC 2920) */
-  bool refused;              /* MAIL or DATA was refused; the first refusal is `refusal` */
-  struct stls_reply refusal; /* kept while the rest is wound up */
+  struct stls_encoder encoder; /* of its commands; their trace is added when they are sent */
+  struct stls_buffer commands; /* RCPT, not sent yet */
+  size_t count;                /* of recipients */
+  size_t sent;                 /* RCPT commands sent */
+  size_t answered;             /* RCPT commands answered */
+  size_t accepted;             /* of them positively */
+  bool pipelined;              /* commands go out without waiting (RFC 2920) */
+  bool refused;                /* MAIL or DATA was refused; the first refusal is `refusal` */
+  struct stls_reply refusal;   /* kept while the rest is wound up */
 };
 
 struct stls_dialogue {

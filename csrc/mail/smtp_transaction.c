@@ -41,15 +41,17 @@ static bool is_refused(const struct stls_dialogue *d) {
 
 /* {====== Actions ====== */
 
+/* The commands are encoded already: the next one is the next line. */
 static void send_recipient(struct stls_dialogue *d) {
   struct stls_transaction *transaction = &d->transaction;
-  struct stls_slice path = stls_slice_of(transaction->paths.data + transaction->sent_to);
-  struct stls_arg args[] = {{STLS_ARG_ATOM, stls_slice_of("RCPT")},
-                            {STLS_ARG_KEYWORD, stls_slice_of("TO:")},
-                            {STLS_ARG_PATH, path}};
+  struct stls_slice left = stls_buffer_slice(&transaction->commands);
+  const char *lf = memchr(left.ptr, '\n', left.len);
+  size_t len = lf ? (size_t)(lf - left.ptr) + 1 : left.len;
   transaction->sent++;
-  transaction->sent_to += path.len + 1;
-  stls_dialogue_send(d, args, 3);
+  if (len >= 2) stls_trace_line(d->trace, STLS_TRACE_SENT, stls_slice(left.ptr, len - 2));
+  if (!stls_buffer_append(&d->output, left.ptr, len))
+    stls_dialogue_fail(d, STLS_ERROR_MEMORY, "not enough memory");
+  stls_buffer_consume(&transaction->commands, len);
 }
 
 static void send_next_recipient(struct stls_dialogue *d) {
@@ -164,32 +166,42 @@ void stls_transaction_content_ended(struct stls_dialogue *d) {
   d->awaits_delivery = true;
 }
 
-/* Checks all recipients by encoding each, and keeps their paths. NULL or the refusal. */
-static const char *keep_recipients(struct stls_dialogue *d, const struct stls_arg *recipients,
-                                   size_t count) {
-  struct stls_buffer *paths = &d->transaction.paths;
+/* Encodes the RCPT command of each recipient, and keeps it. NULL or the refusal. */
+static const char *keep_recipient(struct stls_dialogue *d, const struct stls_args *recipient) {
+  struct stls_encoder *encoder = &d->transaction.encoder;
+  const char *refusal;
   size_t i;
-  stls_buffer_clear(paths);
-  stls_encoder_begin(&d->encoder);
-  for (i = 0; i < count; i++) {
-    if (recipients[i].value.len == 0) return "recipient is an empty address";
-    stls_encoder_add(&d->encoder, STLS_ARG_PATH, recipients[i].value);
-    stls_buffer_append_slice(paths, recipients[i].value);
-    stls_buffer_append_char(paths, '\0');
-  }
-  if (paths->failure != STLS_BUFFER_OK) stls_dialogue_fail_buffer(d, paths, "list of recipients");
-  return d->encoder.refusal;
+  if (recipient->list[0].value.len == 0) return "recipient is an empty address";
+  stls_encoder_begin(encoder);
+  encoder->longest = d->config->protocol->longest_command;
+  stls_encoder_add(encoder, STLS_ARG_ATOM, stls_slice_of("RCPT"));
+  stls_encoder_add(encoder, STLS_ARG_KEYWORD, stls_slice_of("TO:"));
+  for (i = 0; i < recipient->count; i++)
+    stls_encoder_add(encoder, recipient->list[i].type, recipient->list[i].value);
+  refusal = stls_encoder_end(encoder);
+  if (!refusal && !stls_encoder_release(encoder, &d->transaction.commands))
+    stls_dialogue_fail(d, STLS_ERROR_MEMORY, "not enough memory");
+  return refusal;
+}
+
+static const char *keep_recipients(struct stls_dialogue *d, const struct stls_args *recipients,
+                                   size_t count) {
+  const char *refusal = NULL;
+  size_t i;
+  stls_buffer_clear(&d->transaction.commands);
+  for (i = 0; i < count && !refusal; i++) refusal = keep_recipient(d, &recipients[i]);
+  return refusal;
 }
 
 const char *stls_dialogue_transaction(struct stls_dialogue *d, const struct stls_arg *mail,
-                                      size_t mail_count, const struct stls_arg *recipients,
+                                      size_t mail_count, const struct stls_args *recipients,
                                       size_t recipient_count) {
   struct stls_transaction *transaction = &d->transaction;
   const char *refusal = keep_recipients(d, recipients, recipient_count);
   if (refusal) return refusal;
   if (d->error.kind != STLS_ERROR_NONE) return NULL;
   transaction->count = recipient_count;
-  transaction->sent = transaction->sent_to = 0;
+  transaction->sent = 0;
   transaction->answered = transaction->accepted = 0;
   transaction->refused = false;
   transaction->pipelined = stls_capabilities_find(&d->capabilities, "PIPELINING", NULL);
