@@ -6,6 +6,8 @@
 
 #include "lua/binding.h"
 
+#define WINDOW_MOST 1000 /* messages under way at a time */
+
 void l_open_session(lua_State *L);
 
 struct l_session *l_check_session(lua_State *L, int index) {
@@ -69,25 +71,6 @@ static enum stls_answer_form check_form(lua_State *L, int index) {
   return (enum stls_answer_form)luaL_checkoption(L, index, NULL, forms);
 }
 
-/* Reads one typed argument at `type_index` and the index behind it, which the roof sees to. */
-static void read_arg(lua_State *L, int type_index, struct stls_arg *arg) {
-  const char *type = luaL_checkstring(L, type_index);
-  size_t len;
-  const char *value = luaL_checklstring(L, type_index + 1, &len);
-  if (!stls_arg_type_named(type, &arg->type)) luaL_error(L, "unknown type of argument '%s'", type);
-  arg->value = stls_slice(value, len);
-}
-
-/* Reads the typed arguments from `first` on, in pairs, into an array on the stack's top. */
-static struct stls_arg *check_args(lua_State *L, int first, size_t *count_r) {
-  int last = lua_gettop(L), i;
-  size_t count = (size_t)(last - first + 1) / 2;
-  struct stls_arg *args = lua_newuserdatauv(L, (count + 1) * sizeof *args, 0);
-  for (i = 0; i < (int)count; i++) read_arg(L, first + 2 * i, &args[i]);
-  *count_r = count;
-  return args;
-}
-
 /* Raises what the encoder refused; nothing was sent. The place in our own files is of no use. */
 static void check_refusal(lua_State *L, const char *during, const char *refusal) {
   if (!refusal) return;
@@ -110,7 +93,7 @@ static int session_command(lua_State *L) {
   struct stls_arg *args;
   size_t count;
   if (results > 0) return results;
-  args = check_args(L, 5, &count);
+  args = l_check_args(L, 5, &count);
   l_push_operation(L, 1);
   refusal = stls_dialogue_command(stls_session_dialogue(session->session), during, args, count,
                                   form, has_literal ? &literal : NULL);
@@ -120,85 +103,23 @@ static int session_command(lua_State *L) {
   return 1;
 }
 
-/*
- * [-1, +0] the recipient on the top: an address, or a table { address, type, value, ... }.
- * Its arguments go to `arg` and on; returns how many. The caller's table keeps strings alive.
- */
-static size_t read_recipient(lua_State *L, struct stls_arg *arg) {
-  int at = lua_gettop(L);
-  size_t count = 1, i;
-  if (lua_istable(L, at)) {
-    count = ((size_t)luaL_len(L, at) + 1) / 2;
-    luaL_checkstack(L, 4, "recipient");
-    lua_geti(L, at, 1);
-  } else {
-    lua_pushvalue(L, at);
-  }
-  if (lua_type(L, -1) != LUA_TSTRING) check_refusal(L, "send", "recipients must be strings");
-  arg[0].type = STLS_ARG_PATH;
-  arg[0].value.ptr = lua_tolstring(L, -1, &arg[0].value.len);
-  for (i = 1; i < count; i++) {
-    lua_settop(L, at);
-    lua_geti(L, at, (lua_Integer)(2 * i));
-    lua_geti(L, at, (lua_Integer)(2 * i + 1));
-    read_arg(L, at + 1, &arg[i]);
-  }
-  lua_settop(L, at - 1);
-  return count;
-}
-
-/* How many arguments all recipients at `index` have. */
-static size_t count_arguments(lua_State *L, int index, size_t recipients) {
-  size_t count = 0, i;
-  for (i = 1; i <= recipients; i++) {
-    int type = lua_geti(L, index, (lua_Integer)i);
-    count += type == LUA_TTABLE ? ((size_t)luaL_len(L, -1) + 1) / 2 : 1;
-    lua_pop(L, 1);
-  }
-  return count;
-}
-
-/* [-0, +1] Reads the array of recipients at `index`. */
-static struct stls_args *check_recipients(lua_State *L, int index, size_t *count_r) {
-  size_t count = (size_t)luaL_len(L, index), i;
-  size_t total = count_arguments(L, index, count);
-  struct stls_args *recipients =
-      lua_newuserdatauv(L, count * sizeof *recipients + (total + 1) * sizeof(struct stls_arg), 0);
-  struct stls_arg *arg = (struct stls_arg *)(void *)(recipients + count);
-  for (i = 0; i < count; i++) {
-    lua_geti(L, index, (lua_Integer)i + 1);
-    recipients[i].list = arg;
-    recipients[i].count = read_recipient(L, arg);
-    arg += recipients[i].count;
-  }
-  *count_r = count;
-  return recipients;
-}
-
-/*
- * session:transaction(recipients, type, value, ...) -> operation | nil, error
- * The typed arguments are those of MAIL. A recipient is an address, or a table of the
- * address and the typed arguments behind it: { "a@b.test", "atom", "NOTIFY=NEVER" }. Raises when an
- * argument can't be sent.
- */
-static int session_transaction(lua_State *L) {
+/* session:sending(window) -> operation that sends messages | nil, error */
+static int session_sending(lua_State *L) {
   struct l_session *session = l_check_session(L, 1);
+  lua_Integer window = luaL_checkinteger(L, 2);
   int results = refuse_if_unready(L, session, "mail");
-  struct stls_arg *mail;
-  struct stls_args *recipients;
-  size_t mail_count, recipient_count;
-  const char *refusal;
-  luaL_checktype(L, 2, LUA_TTABLE);
+  luaL_argcheck(L, window > 0 && window <= WINDOW_MOST, 2, "window out of range");
   if (results > 0) return results;
-  mail = check_args(L, 3, &mail_count);
-  recipients = check_recipients(L, 2, &recipient_count);
-  luaL_argcheck(L, recipient_count > 0, 2, "no recipients");
   l_push_operation(L, 1);
-  refusal = stls_dialogue_transaction(stls_session_dialogue(session->session), mail, mail_count,
-                                      recipients, recipient_count);
-  if (refusal) l_end_operation(lua_touserdata(L, -1), true);
-  check_refusal(L, "send", refusal);
+  stls_dialogue_begin_sending(stls_session_dialogue(session->session), (size_t)window);
   stls_session_begun(session->session);
+  return 1;
+}
+
+/* session:unanswered() -> messages under way, when it failed, whose ends were sent */
+static int session_unanswered(lua_State *L) {
+  size_t count = stls_session_unanswered(l_check_session(L, 1)->session);
+  lua_pushinteger(L, (lua_Integer)count);
   return 1;
 }
 
@@ -340,7 +261,8 @@ static int session_is_open(lua_State *L) {
 static const luaL_Reg methods[] = {{"open", session_open},
                                    {"drain", session_drain},
                                    {"command", session_command},
-                                   {"transaction", session_transaction},
+                                   {"sending", session_sending},
+                                   {"unanswered", session_unanswered},
                                    {"close", session_close},
                                    {"cancel", session_cancel},
                                    {"error", session_error},

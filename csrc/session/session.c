@@ -50,6 +50,7 @@ struct stls_session {
   double begun_at;    /* when the operation began, for deadline */
   int closing[CLOSING_MAX];
   size_t closing_count;
+  size_t unanswered; /* messages, when the dialogue came to its end */
   struct stls_error error;
   struct stls_trace trace;
 };
@@ -161,11 +162,18 @@ static void end_connecting(struct stls_session *session) {
 static void tear_down(struct stls_session *session) {
   end_connecting(session);
   close_later(session, stls_channel_end(&session->channel));
+  if (session->dialogue) session->unanswered = stls_dialogue_unanswered(session->dialogue);
   stls_dialogue_free(session->dialogue);
   session->dialogue = NULL;
   stls_buffer_free(&session->binding);
   session->phase = CLOSED;
   session->events = 0;
+}
+
+/* Losing the session now may leave a message's fate in the dark. */
+static void note_delivery(struct stls_session *session) {
+  if (session->dialogue && stls_dialogue_unanswered(session->dialogue) > 0)
+    session->error.unknown = true;
 }
 
 void stls_session_close(struct stls_session *session, enum stls_error_kind kind) {
@@ -176,6 +184,7 @@ void stls_session_close(struct stls_session *session, enum stls_error_kind kind)
                  kind == STLS_ERROR_CANCELLED
                      ? "the operation was cancelled, and with it the session"
                      : "the session is closed");
+  note_delivery(session);
   tear_down(session);
 }
 
@@ -242,11 +251,6 @@ static void tell_too_late(struct stls_session *session) {
                    "the server did not answer within %g s",
                    is_connecting(session) ? config->connect_timeout : config->timeout);
   }
-}
-
-/* Losing the session now may leave a message's fate in the dark. */
-static void note_delivery(struct stls_session *session) {
-  session->error.unknown = session->dialogue && stls_dialogue_delivery_unknown(session->dialogue);
 }
 
 static bool is_too_late(struct stls_session *session, double now) {
@@ -479,6 +483,7 @@ static enum stls_step talk(struct stls_session *session, struct stls_event *even
           default: return fail(session);
         }
       case STLS_NEED_CONTENT: return STLS_STEP_CONTENT;
+      case STLS_NEED_MESSAGE: return STLS_STEP_MESSAGE;
       case STLS_NEED_CREDENTIAL: return STLS_STEP_CREDENTIAL;
       case STLS_NEED_CARE: return STLS_STEP_CARE;
       case STLS_NEED_NOTHING: return STLS_STEP_DONE;
@@ -557,6 +562,10 @@ bool stls_session_is_open(const struct stls_session *session) {
 
 bool stls_session_is_closed(const struct stls_session *session) {
   return session->phase == CLOSED || session->error.kind != STLS_ERROR_NONE;
+}
+
+size_t stls_session_unanswered(const struct stls_session *session) {
+  return session->unanswered;
 }
 
 void stls_session_security(struct stls_session *session, struct stls_security *security_r) {

@@ -44,6 +44,7 @@ enum stls_step {
   STLS_STEP_CARE,       /* look at the event, then step again */
   STLS_STEP_CREDENTIAL, /* stls_dialogue_credential on the dialogue, then step again */
   STLS_STEP_CONTENT,    /* stls_dialogue_content or _content_end, then step again */
+  STLS_STEP_MESSAGE,    /* stls_dialogue_message or _no_message, then step again */
   STLS_STEP_DONE,       /* the operation is over */
   STLS_STEP_FAILED      /* stls_session_error; the session is closed */
 };
@@ -110,6 +111,9 @@ bool stls_session_is_open(const struct stls_session *session);
 
 /* Whether the server answered an operation with a goodbye, or we closed. */
 bool stls_session_is_closed(const struct stls_session *session);
+
+/* When it has failed: how many messages' ends were sent whose answers had not come. */
+size_t stls_session_unanswered(const struct stls_session *session);
 
 struct stls_security {
   bool encrypted, verified;

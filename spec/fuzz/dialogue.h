@@ -113,6 +113,7 @@ static bool turn(struct run *run) {
     case STLS_NEED_UPGRADE: return upgrade(run);
     case STLS_NEED_CREDENTIAL: give_credential(run); return true;
     case STLS_NEED_CONTENT: give_content(run); return true;
+    case STLS_NEED_MESSAGE: give_message(run); return true;
     case STLS_NEED_NOTHING: return begin_next(run);
     case STLS_NEED_CARE: return true;
     case STLS_NEED_BURIAL: break;

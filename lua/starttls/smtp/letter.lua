@@ -1,0 +1,209 @@
+--- One message on its way: its content, what became of each recipient, and what the caller
+-- is told in the end. It goes out in one transaction, or in several where the server does
+-- not take all its recipients in one.
+-- May rely on starttls.content and starttls.error.
+--
+-- A letter begins as a table of
+--   from, to        the sender's address, and an array of the recipients'
+--   mail            typed arguments of MAIL: "path", the sender's address, parameters
+--   recipients      array of what RCPT takes: an address, or { address, type, value, ... }
+--   message         string, open file or source
+--   binary          the content passes as it is
+local content = require "starttls.content"
+local errors = require "starttls.error"
+
+local Letter = {}
+Letter.__index = Letter
+
+--- Makes a letter of the table described above. Fields that it gets on its way:
+--   failure         the error that ended it on our side
+--   raised          { what one of the caller's functions raised }
+--   refusal, phase  the reply that refused it as a whole, and to what
+--   delivered       LMTP: the server has answered the content, for each recipient
+--   done            nothing more is going to happen to it
+function Letter.new(fields)
+  fields.fates = {} -- of each recipient: true, or an entry for `rejected`
+  fields.parts = 0  -- transactions that are to come, or under way
+  fields.position = io.type(fields.message) == "file" and fields.message:seek() or nil
+  return setmetatable(fields, Letter)
+end
+
+-- Content -------------------------------------------------------------------------------------
+
+--- Whether the content can be sent more than once.
+function Letter:is_repeatable()
+  return type(self.message) == "string" or self.position ~= nil
+end
+
+--- Makes the content repeatable: what can be read only once is put into a temporary file.
+-- @return true, or nil and an error
+function Letter:make_repeatable()
+  if self:is_repeatable() then return true end
+  local file, err = content.spool(content.source(self.message))
+  if not file then return nil, content.failure("the message's source", "content", err) end
+  self.message, self.position = file, file:seek()
+  return true
+end
+
+--- To the content's beginning, for a transaction.
+function Letter:rewind()
+  local message = self.message
+  if type(message) == "string" then
+    self.piece, self.at, self.source = message, 1, nil
+    return
+  end
+  if self.source and self.position then message:seek("set", self.position) end
+  self.piece, self.source = nil, content.source(message)
+end
+
+--- The next piece of content, of which the rest is from `self.at` on.
+-- @return true, false at the end, or nil and what went wrong
+function Letter:read()
+  if self.piece then return true end
+  if not self.source then return false end
+  local ok, piece, err = pcall(self.source)
+  if not ok then
+    self.raised = { piece }
+    return nil, piece
+  end
+  if not piece and err then
+    self.failure = content.failure("the message's source", "content", err)
+    return nil, err
+  end
+  if piece ~= nil and type(piece) ~= "string" then
+    self.raised = { ("the message's source gave a %s, not a string"):format(type(piece)) }
+    return nil, "no string"
+  end
+  self.piece, self.at = piece, 1
+  return piece ~= nil
+end
+
+--- Feeds an operation that wants content.
+-- @return true; nil when there is no more to be had of this letter; or false when the core
+--         has refused a piece, and knows what to do
+function Letter:feed(operation)
+  local more = self:read()
+  if more == nil then return nil end
+  if more then
+    local at, complaint = operation:content(self.piece, self.at)
+    if complaint then
+      self.failure = errors.new { kind = "unsupported", during = "content", message = complaint }
+    end
+    if not at then return false end
+    self.at = at
+    if at <= #self.piece then return true end
+    self.piece = nil
+  end
+  if not more or not self.source then operation:content_end() end
+  return true
+end
+
+-- Fates ---------------------------------------------------------------------------------------
+
+--- Notes what the server said to one recipient.
+function Letter:note(index, reply)
+  self.fates[index] = reply.class == "positive" or { address = self.to[index], code = reply.code,
+    status = reply.status, text = reply.text, temporary = reply.class == "transient" }
+end
+
+--- Notes a reply that took the message.
+function Letter:take(reply)
+  local replies = self.replies
+  if not replies then self.replies = { reply }
+  else replies[#replies + 1] = reply end
+end
+
+--- RFC 5321 4.5.3.1.10: the server has as many recipients as it takes in one transaction.
+-- Where the reply has no status (RFC 3463: x.5.3 says it), 452 means that, and 552 in old servers.
+local function is_too_many(fate)
+  if fate.status then return fate.status:find "^%d%.5%.3$" ~= nil end
+  return fate.code == 452 or fate.code == 552
+end
+
+--- Takes back the refusals of those for whom another transaction may have room.
+-- @param indices  of the recipients in question
+-- @return their indices, or nil when there are none
+function Letter:left_over(indices)
+  local left
+  for _, index in ipairs(indices) do
+    local fate = self.fates[index]
+    if fate and fate ~= true and is_too_many(fate) then
+      left = left or {}
+      left[#left + 1] = index
+    end
+  end
+  if not left or not self:is_repeatable() then return nil end
+  for _, index in ipairs(left) do self.fates[index] = nil end
+  return left
+end
+
+-- The end -------------------------------------------------------------------------------------
+
+--- An entry of `rejected` for a recipient who was refused with all others, or lost.
+local function common_fate(self, address)
+  local reply, err = self.refusal, self.failure
+  if reply then
+    return { address = address, code = reply.code, status = reply.status, text = reply.text,
+      temporary = reply.class == "transient" }
+  end
+  return { address = address, code = err.code, status = err.status, text = err.text or err.message,
+    temporary = err.temporary, delivery = err.delivery }
+end
+
+local function sort_out(self)
+  local accepted, rejected = {}, {}
+  for index, address in ipairs(self.to) do
+    local fate = self.fates[index]
+    if fate == true then accepted[#accepted + 1] = address
+    elseif fate then rejected[#rejected + 1] = fate end
+  end
+  if #accepted == 0 then return accepted, rejected end
+  for index, address in ipairs(self.to) do
+    if not self.fates[index] then rejected[#rejected + 1] = common_fate(self, address) end
+  end
+  return accepted, rejected
+end
+
+--- The error for a letter that was refused as a whole.
+local function refused_by(self)
+  local reply, phase = self.refusal, self.phase
+  if phase ~= "mail" then
+    return errors.from_reply("rejected", phase, "the server refuses the message", reply)
+  end
+  return errors.from_reply("rejected", "mail",
+    self.from == "" and "the server refuses a message without a sender"
+      or "the server refuses the sender " .. self.from, reply)
+end
+
+--- The error for a letter that was refused for each recipient.
+local function refused_each(self, rejected)
+  local first = rejected[1]
+  return errors.new { kind = "rejected", during = self.delivered and "delivery" or "rcpt",
+    message = #rejected == 1 and ("the server refuses the recipient %s"):format(first.address)
+      or ("the server refuses all %d recipients; the first, %s"):format(#rejected, first.address),
+    code = first.code, status = first.status, text = first.text, temporary = first.temporary }
+end
+
+--- What the caller is told.
+-- @return the result; or nil and an error. Raises what the caller's own functions raised.
+function Letter:outcome()
+  if self.raised then error(self.raised[1], 0) end
+  local accepted, rejected = sort_out(self)
+  if #accepted > 0 then
+    local replies = self.replies
+    return { accepted = accepted, rejected = rejected, reply = replies[#replies],
+      replies = replies }
+  end
+  local err = self.failure or (self.refusal and refused_by(self)) or refused_each(self, rejected)
+  if self.refusal or #rejected > 0 then err.rejected = rejected end
+  return nil, err
+end
+
+--- A letter that never was: reporting it raises.
+function Letter.raising(what)
+  local letter = Letter.new { to = {} }
+  letter.raised, letter.done = { what }, true
+  return letter
+end
+
+return Letter
