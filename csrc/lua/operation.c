@@ -8,6 +8,8 @@
  * session cancelled. One that ends early in between is drained by the next one if
  * all that is left is to listen, else the session is cancelled too.
  */
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "lua/binding.h"
@@ -67,28 +69,56 @@ static struct stls_dialogue *check_dialogue(lua_State *L) {
   return stls_session_dialogue(operation->session->session);
 }
 
+/* false, and why this message can't be sent; without a reason, next() will give the error. */
+static int push_complaint(lua_State *L, struct stls_dialogue *dialogue) {
+  lua_pushboolean(L, 0);
+  lua_pushstring(L, dialogue ? stls_dialogue_complaint(dialogue) : NULL); /* nil for NULL */
+  return 2;
+}
+
 /*
  * op:content(piece [, from]) -> the position behind what was taken | false [, why]
  * Some of the content that next() asked for; with `from`, at most a block of it from there
- * on. False without a reason: next() will give the error.
+ * on.
  */
 static int operation_content(lua_State *L) {
   struct stls_dialogue *dialogue = check_dialogue(L);
   size_t len, from;
-  const char *piece = luaL_checklstring(L, 2, &len), *complaint;
+  const char *piece = luaL_checklstring(L, 2, &len);
   lua_Integer position = luaL_optinteger(L, 3, 1);
   luaL_argcheck(L, position >= 1 && (size_t)position <= len + 1, 3, "not in the piece");
   from = (size_t)position - 1;
   len -= from;
   if (!lua_isnoneornil(L, 3) && len > BLOCK) len = BLOCK;
-  if (dialogue && stls_dialogue_content(dialogue, stls_slice(piece + from, len))) {
-    lua_pushinteger(L, (lua_Integer)(from + len + 1));
-    return 1;
+  if (!dialogue || !stls_dialogue_content(dialogue, stls_slice(piece + from, len)))
+    return push_complaint(L, dialogue);
+  lua_pushinteger(L, (lua_Integer)(from + len + 1));
+  return 1;
+}
+
+/*
+ * op:content_file(file) -> true | false [, why] | nil, the system's reason
+ * The next block of an open file, without a Lua string in between, and with the last one the
+ * content's end.
+ */
+static int operation_content_file(lua_State *L) {
+  struct stls_dialogue *dialogue = check_dialogue(L);
+  luaL_Stream *stream = luaL_checkudata(L, 2, LUA_FILEHANDLE);
+  char *room = dialogue && stream->closef ? stls_dialogue_content_room(dialogue, BLOCK) : NULL;
+  size_t len;
+  luaL_argcheck(L, stream->closef != NULL, 2, "closed file");
+  if (!room) return push_complaint(L, dialogue);
+  errno = 0;
+  len = fread(room, 1, BLOCK, stream->f);
+  if (ferror(stream->f)) {
+    luaL_pushfail(L);
+    lua_pushstring(L, strerror(errno));
+    return 2;
   }
-  complaint = dialogue ? stls_dialogue_complaint(dialogue) : NULL;
-  lua_pushboolean(L, 0);
-  lua_pushstring(L, complaint); /* nil for NULL */
-  return 2;
+  if (len > 0 && !stls_dialogue_content_fill(dialogue, len)) return push_complaint(L, dialogue);
+  if (len < BLOCK) stls_dialogue_content_end(dialogue);
+  lua_pushboolean(L, 1);
+  return 1;
 }
 
 /* op:content_abandon() -> whether the message can be left out, and the session goes on */
@@ -157,6 +187,7 @@ static const luaL_Reg methods[] = {{"next", l_operation_next},
                                    {"gather", operation_gather},
                                    {"content", operation_content},
                                    {"content_end", operation_content_end},
+                                   {"content_file", operation_content_file},
                                    {"content_abandon", operation_content_abandon},
                                    {"message", operation_message},
                                    {"no_message", operation_no_message},

@@ -43,6 +43,13 @@ static void encode_clean(struct stls_content_encoder *encoder, struct stls_slice
   encoder->line_start = piece.ptr[len - 1] == '\n';
 }
 
+bool stls_content_pass(struct stls_content_encoder *encoder, struct stls_slice piece) {
+  if (piece.len == 0) return true;
+  if (encoder->after_cr || clean_length(encoder, piece) < piece.len) return false;
+  encoder->line_start = piece.ptr[piece.len - 1] == '\n';
+  return true;
+}
+
 /* Writes the one byte that does need a change. */
 static void encode_odd(struct stls_content_encoder *encoder, char c, struct stls_buffer *out) {
   if (c == '\r') {

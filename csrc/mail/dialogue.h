@@ -190,6 +190,13 @@ bool stls_dialogue_content(struct stls_dialogue *d, struct stls_slice piece);
 void stls_dialogue_content_end(struct stls_dialogue *d);
 
 /*
+ * The same in two steps, which spare a copy: room for `size` bytes (NULL: it has failed),
+ * then how many of them were written there, more than 0.
+ */
+char *stls_dialogue_content_room(struct stls_dialogue *d, size_t size);
+bool stls_dialogue_content_fill(struct stls_dialogue *d, size_t len);
+
+/*
  * Answers NEED_CONTENT: the message is not to be sent after all. Its REPLY comes yet.
  * False when it is too late for that, and closing the connection the only way.
  */

@@ -127,18 +127,61 @@ static bool refuse_piece(struct stls_dialogue *d, const char *refusal) {
   return stls_dialogue_fail(d, STLS_ERROR_UNSUPPORTED, "%s", refusal);
 }
 
+/* Where content goes on its way to the wire. */
+static struct stls_buffer *destination(struct stls_dialogue *d) {
+  return d->sending.chunked ? &d->sending.chunk : &d->output;
+}
+
+/* A piece is in its place, which had `before` bytes. */
+static bool note_taken(struct stls_dialogue *d, size_t before) {
+  struct stls_buffer *out = destination(d);
+  if (out->failure != STLS_BUFFER_OK) return stls_dialogue_fail_buffer(d, out, "content");
+  if (!d->sending.chunked)
+    stls_trace_content(d->trace, STLS_TRACE_SENT, stls_buffer_length(out) - before);
+  else if (stls_content_is_due(d)) stls_content_write(d);
+  return d->error.kind == STLS_ERROR_NONE;
+}
+
 bool stls_content_take(struct stls_dialogue *d, struct stls_slice piece) {
-  struct stls_buffer *out = d->sending.chunked ? &d->sending.chunk : &d->output;
+  struct stls_buffer *out = destination(d);
   size_t before = stls_buffer_length(out);
   const char *refusal = refusal_of(d, piece);
   if (refusal) return refuse_piece(d, refusal);
   if (newest(d)->binary) stls_buffer_append_slice(out, piece);
   else stls_content_encode(&d->content_out, piece, out);
-  if (out->failure != STLS_BUFFER_OK) return stls_dialogue_fail_buffer(d, out, "content");
-  if (stls_content_is_due(d)) stls_content_write(d);
-  if (!d->sending.chunked)
-    stls_trace_content(d->trace, STLS_TRACE_SENT, stls_buffer_length(out) - before);
-  return d->error.kind == STLS_ERROR_NONE;
+  return note_taken(d, before);
+}
+
+char *stls_dialogue_content_room(struct stls_dialogue *d, size_t size) {
+  char *room;
+  if (d->error.kind != STLS_ERROR_NONE || !d->sending.active || !stls_content_is_open(d))
+    return NULL;
+  room = stls_buffer_reserve(destination(d), size);
+  if (!room) stls_dialogue_fail_buffer(d, destination(d), "content");
+  return room;
+}
+
+/* Encodes what lies in the place where it is to be written. */
+static bool take_aside(struct stls_dialogue *d, struct stls_slice piece) {
+  struct stls_buffer aside;
+  bool taken;
+  stls_buffer_init(&aside, 0);
+  stls_buffer_append_slice(&aside, piece);
+  if (aside.failure != STLS_BUFFER_OK) taken = stls_dialogue_fail_buffer(d, &aside, "content");
+  else taken = stls_content_take(d, stls_buffer_slice(&aside));
+  stls_buffer_free(&aside);
+  return taken;
+}
+
+bool stls_dialogue_content_fill(struct stls_dialogue *d, size_t len) {
+  struct stls_buffer *out = destination(d);
+  size_t before = stls_buffer_length(out);
+  struct stls_slice piece = stls_slice(out->data + out->end, len);
+  const char *refusal = refusal_of(d, piece);
+  if (refusal) return refuse_piece(d, refusal);
+  if (!newest(d)->binary && !stls_content_pass(&d->content_out, piece)) return take_aside(d, piece);
+  stls_buffer_commit(out, len);
+  return note_taken(d, before);
 }
 
 /* The dot that ends the text (RFC 5321 4.1.1.4). */

@@ -49,12 +49,19 @@ local function check_envelope(envelope)
   if envelope.binary ~= nil and type(envelope.binary) ~= "boolean" then
     error("send: 'binary' must be a boolean", 0)
   end
-  content.source(envelope.message, "send: 'message'")
+  if type(envelope.message) ~= "string" then content.source(envelope.message, "send: 'message'") end
   return as_list(envelope.to)
 end
 
 local function unsupported(message)
   return nil, errors.new { kind = "unsupported", during = "mail", message = message }
+end
+
+local function has_8bit_address(from, to)
+  for _, address in ipairs(to) do
+    if core.is_8bit(address) then return true end
+  end
+  return core.is_8bit(from)
 end
 
 --- What is to be said of the content's octets (RFC 6152, RFC 3030).
@@ -84,7 +91,7 @@ local function mail_parameters(self, envelope, to, size)
   local body, why = body_type(self, envelope)
   if why then return nil, why end
   params[1] = body
-  if core.is_8bit(envelope.from .. table.concat(to)) then
+  if has_8bit_address(envelope.from, to) then
     if not self:has "SMTPUTF8" then
       return unsupported "an address is not ASCII, and the server does not offer SMTPUTF8"
     end
@@ -116,8 +123,7 @@ end
 
 --- A letter from a checked envelope; one that can't go out is done, with its failure.
 local function make_letter(self, envelope, to)
-  local letter = Letter.new { from = envelope.from, to = to, recipients = to,
-    message = envelope.message, binary = envelope.binary }
+  local letter = Letter.new(envelope.from, to, envelope.message, envelope.binary)
   local params, why = mail_parameters(self, envelope, to, size_of(envelope.message))
   if not params then
     letter.failure, letter.done = why, true

@@ -2,30 +2,37 @@
 -- is told in the end. It goes out in one transaction, or in several where the server does
 -- not take all its recipients in one.
 -- May rely on starttls.content and starttls.error.
---
--- A letter begins as a table of
---   from, to        the sender's address, and an array of the recipients'
---   mail            typed arguments of MAIL: "path", the sender's address, parameters
---   recipients      array of what RCPT takes: an address, or { address, type, value, ... }
---   message         string, open file or source
---   binary          the content passes as it is
 local content = require "starttls.content"
 local errors = require "starttls.error"
 
 local Letter = {}
 Letter.__index = Letter
 
---- Makes a letter of the table described above. Fields that it gets on its way:
+--- Makes a letter.
+-- @param from     the sender's address
+-- @param to       array of the recipients' addresses
+-- @param message  string, open file or source
+-- @param binary   whether the content passes as it is
+-- Fields that are its maker's to fill in:
+--   mail            typed arguments of MAIL: "path", the sender's address, parameters
+--   recipients      array of what RCPT takes, where that is more than the addresses in `to`:
+--                   an address, or { address, type, value, ... }
+-- and those that it gets on its way:
+--   parts           how many transactions are to come, or under way
+--   fates           of each recipient: true, or an entry for `rejected`; nil: all the same yet
+--   accepted        there are no fates, as everybody was accepted
 --   failure         the error that ended it on our side
 --   raised          { what one of the caller's functions raised }
 --   refusal, phase  the reply that refused it as a whole, and to what
 --   delivered       LMTP: the server has answered the content, for each recipient
 --   done            nothing more is going to happen to it
-function Letter.new(fields)
-  fields.fates = {} -- of each recipient: true, or an entry for `rejected`
-  fields.parts = 0  -- transactions that are to come, or under way
-  fields.position = io.type(fields.message) == "file" and fields.message:seek() or nil
-  return setmetatable(fields, Letter)
+function Letter.new(from, to, message, binary)
+  -- Those that are to come stand here so that the table has room for them.
+  return setmetatable({
+    from = from, to = to, recipients = to, message = message, binary = binary, mail = nil,
+    parts = 0, fates = nil, accepted = nil, replies = nil, piece = nil, at = nil, done = nil,
+    position = io.type(message) == "file" and message:seek() or nil, envelope = nil,
+  }, Letter)
 end
 
 -- Content -------------------------------------------------------------------------------------
@@ -52,8 +59,13 @@ function Letter:rewind()
     self.piece, self.at, self.source = message, 1, nil
     return
   end
-  if self.source and self.position then message:seek("set", self.position) end
-  self.piece, self.source = nil, content.source(message)
+  self.piece, self.source, self.file = nil, nil, nil
+  if io.type(message) ~= "file" then
+    self.source = message
+  else
+    self.file = message
+    if self.position then message:seek("set", self.position) end
+  end
 end
 
 --- The next piece of content, of which the rest is from `self.at` on.
@@ -78,18 +90,36 @@ function Letter:read()
   return piece ~= nil
 end
 
+local function note_complaint(self, complaint)
+  if not complaint then return end
+  self.failure = errors.new { kind = "unsupported", during = "content", message = complaint }
+end
+
+--- Feeds an operation from an open file.
+local function feed_file(self, operation)
+  local fed, why = operation:content_file(self.file)
+  if fed then return true end
+  if fed == false then
+    note_complaint(self, why)
+    return false
+  end
+  self.failure = content.failure("the message's source", "content", why)
+  return nil
+end
+
 --- Feeds an operation that wants content.
 -- @return true; nil when there is no more to be had of this letter; or false when the core
 --         has refused a piece, and knows what to do
 function Letter:feed(operation)
+  if self.file then return feed_file(self, operation) end
   local more = self:read()
   if more == nil then return nil end
   if more then
     local at, complaint = operation:content(self.piece, self.at)
-    if complaint then
-      self.failure = errors.new { kind = "unsupported", during = "content", message = complaint }
+    if not at then
+      note_complaint(self, complaint)
+      return false
     end
-    if not at then return false end
     self.at = at
     if at <= #self.piece then return true end
     self.piece = nil
@@ -102,7 +132,9 @@ end
 
 --- Notes what the server said to one recipient.
 function Letter:note(index, reply)
-  self.fates[index] = reply.class == "positive" or { address = self.to[index], code = reply.code,
+  local fates = self.fates or {}
+  self.fates = fates
+  fates[index] = reply.class == "positive" or { address = self.to[index], code = reply.code,
     status = reply.status, text = reply.text, temporary = reply.class == "transient" }
 end
 
@@ -125,6 +157,7 @@ end
 -- @return their indices, or nil when there are none
 function Letter:left_over(indices)
   local left
+  if not self.fates then return nil end
   for _, index in ipairs(indices) do
     local fate = self.fates[index]
     if fate and fate ~= true and is_too_many(fate) then
@@ -151,15 +184,16 @@ local function common_fate(self, address)
 end
 
 local function sort_out(self)
-  local accepted, rejected = {}, {}
+  local fates, accepted, rejected = self.fates or {}, {}, {}
+  if self.accepted then return table.move(self.to, 1, #self.to, 1, accepted), rejected end
   for index, address in ipairs(self.to) do
-    local fate = self.fates[index]
+    local fate = fates[index]
     if fate == true then accepted[#accepted + 1] = address
     elseif fate then rejected[#rejected + 1] = fate end
   end
   if #accepted == 0 then return accepted, rejected end
   for index, address in ipairs(self.to) do
-    if not self.fates[index] then rejected[#rejected + 1] = common_fate(self, address) end
+    if not fates[index] then rejected[#rejected + 1] = common_fate(self, address) end
   end
   return accepted, rejected
 end
@@ -201,7 +235,7 @@ end
 
 --- A letter that never was: reporting it raises.
 function Letter.raising(what)
-  local letter = Letter.new { to = {} }
+  local letter = Letter.new("", {}, "")
   letter.raised, letter.done = { what }, true
   return letter
 end

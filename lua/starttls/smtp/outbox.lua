@@ -49,7 +49,7 @@ end
 --- Lines up the transactions of a letter.
 -- @return true, or nil and an error
 local function line_up(self, letter)
-  local parts = limits.split(letter.to, allowance(self.session))
+  local parts = next(self.allowance) and limits.split(letter.to, self.allowance)
   -- RFC 5321 4.5.3.1.8: a server takes 100 at least. Beyond, it may send us round again.
   if parts or #letter.to > 100 then
     local ready, err = letter:make_repeatable()
@@ -92,7 +92,7 @@ end
 --- Sends the envelope of a part. False when that can't be: then the part is over.
 local function begin_part(self, part)
   local letter, session = part.letter, self.session
-  local most = allowance(session).mails
+  local most = self.allowance.mails
   if most and session.mails >= most then
     end_part(part, too_many_mails(most))
     return false
@@ -111,8 +111,9 @@ local function begin_part(self, part)
 end
 
 --- Who has no fate yet was accepted. Returns whether anybody was, in this transaction.
-local function settle(part, indices)
-  local fates, taken = part.letter.fates, false
+local function settle(letter, indices)
+  local fates, taken = letter.fates or {}, false
+  letter.fates = fates
   for _, index in ipairs(indices) do
     if fates[index] == nil then fates[index] = true end
     taken = taken or fates[index] == true
@@ -125,9 +126,12 @@ local function finish_part(self, part, reply)
   local letter = part.letter
   if part.refusal then
     letter.refusal, letter.phase = part.refusal, part.phase
+  elseif not part.void and not part.indices and not letter.fates then
+    letter.accepted = true
+    letter:take(reply)
   elseif not part.void then
     local indices = part.indices or all_indices(#letter.to)
-    if settle(part, indices) then
+    if settle(letter, indices) then
       if not letter.delivered then letter:take(reply) end
       local left = letter:left_over(indices)
       if left then add_part(self, letter, left) end
@@ -155,25 +159,28 @@ end
 
 local handlers = {}
 
-function handlers.want_message(self, operation)
+function handlers.trace(self, event)
+  if self.session.trace then self.session.trace(event) end
+end
+
+function handlers.want_message(self)
   repeat
     local part = take(self.waiting)
-    if part and begin_part(self, part) then return true end
+    if part and begin_part(self, part) then return end
   until not part and not next_letter(self)
-  operation:no_message(false)
-  return true
+  self.operation:no_message(false)
 end
 
-function handlers.want_content(self, operation)
+function handlers.want_content(self)
   local part = self.flights[self.flights.last]
   local letter = part.letter
-  local fed = letter:feed(operation)
+  local fed = letter:feed(self.operation)
+  if fed then return end
   part.void = letter.failure ~= nil or letter.raised ~= nil
-  if fed == nil and not operation:content_abandon() then self.session.core:cancel() end
-  return true
+  if fed == nil and not self.operation:content_abandon() then self.session.core:cancel() end
 end
 
-function handlers.recipient(self, _, index, reply, phase)
+function handlers.recipient(self, index, reply, phase)
   local part = self.flights[self.flights.first]
   local letter = part.letter
   letter:note(part.indices and part.indices[index] or index, reply)
@@ -183,12 +190,12 @@ function handlers.recipient(self, _, index, reply, phase)
   end
 end
 
-function handlers.refused(self, _, reply, phase)
+function handlers.refused(self, reply, phase)
   local part = self.flights[self.flights.first]
   if not part.refusal then part.refusal, part.phase = reply, phase end
 end
 
-function handlers.reply(self, _, reply)
+function handlers.reply(self, reply)
   finish_part(self, take(self.flights), reply)
 end
 
@@ -196,9 +203,9 @@ end
 
 --- Whether the server has refused every recipient of a transaction.
 local function is_hopeless(part)
-  local letter = part.letter
-  for _, index in ipairs(part.indices or all_indices(#letter.to)) do
-    local fate = letter.fates[index]
+  local fates = part.letter.fates or {}
+  for _, index in ipairs(part.indices or all_indices(#part.letter.to)) do
+    local fate = fates[index]
     if fate == nil or fate == true then return false end
   end
   return true
@@ -244,14 +251,10 @@ end
 function Outbox.open(session, window, give)
   local operation, err = session.core:sending(window)
   if not operation then return nil, err end
-  local self = setmetatable({
+  return setmetatable({
     session = session, operation = operation, give = give, letters = queue(),
-    waiting = queue(), flights = queue(), handlers = {},
+    waiting = queue(), flights = queue(), allowance = allowance(session),
   }, Outbox)
-  for name, handler in pairs(handlers) do
-    self.handlers[name] = function(...) return handler(self, ...) end
-  end
-  return self
 end
 
 --- The next letter about which all is known, in the order in which they were given.
@@ -261,9 +264,14 @@ function Outbox:next()
     local letter = self.letters[self.letters.first]
     if letter and letter.done then return take(self.letters) end
     if self.over then return nil end
-    local going, err = self.session:take(self.operation, self.handlers)
-    if not going then lose(self, err) end
-    self.over = going ~= true
+    local event, a, b, c = self.operation:next()
+    local handler = handlers[event]
+    if handler then handler(self, a, b, c)
+    elseif event then self.over = event == "done"
+    else
+      lose(self, a)
+      self.over = true
+    end
   end
 end
 
