@@ -31,6 +31,7 @@ struct stls_sending {
   bool chunked;   /* BDAT, not DATA (RFC 3030) */
   bool paused;    /* the caller has no message until a transaction has ended */
   bool last;      /* the caller has no more messages */
+  bool full;      /* the window was, and there is not enough room again yet */
 
   struct stls_flight *flights; /* a ring */
   size_t window;               /* its size */

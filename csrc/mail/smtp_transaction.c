@@ -234,12 +234,18 @@ static void finish_sending(struct stls_dialogue *d) {
   stls_dialogue_finish(d);
 }
 
+/* Messages that go out together fill TLS records, and spare system calls on both sides. */
+static bool has_room_again(const struct stls_sending *sending) {
+  return sending->count <= sending->window - (sending->window + 3) / 4;
+}
+
 static void end_transaction(struct stls_dialogue *d) {
   struct stls_sending *sending = &d->sending;
   give_event(d, STLS_EVENT_REPLY);
   sending->first = (sending->first + 1) % sending->window;
   sending->count--;
   sending->paused = false;
+  if (has_room_again(sending)) sending->full = false;
   begin_reading(sending);
   if (sending->count == 0 && sending->last) finish_sending(d);
 }
@@ -343,7 +349,7 @@ void stls_dialogue_begin_sending(struct stls_dialogue *d, size_t window) {
   sending->chunked = stls_capabilities_find(&d->capabilities, "CHUNKING", NULL);
   sending->window = sending->pipelined && window > 1 ? window : 1;
   sending->active = true;
-  sending->paused = sending->last = false;
+  sending->paused = sending->last = sending->full = false;
   sending->first = sending->count = 0;
   begin_reading(sending);
   free(sending->flights);
@@ -363,7 +369,7 @@ static bool is_writing(const struct stls_dialogue *d) {
 static bool may_take_message(const struct stls_dialogue *d) {
   const struct stls_sending *sending = &d->sending;
   return sending->active && d->want == STLS_NEED_INPUT && !sending->last && !sending->paused &&
-         sending->count < sending->window && !is_writing(d);
+         !sending->full && !is_writing(d);
 }
 
 enum stls_need stls_sending_need(const struct stls_dialogue *d) {
@@ -443,6 +449,7 @@ const char *stls_dialogue_message(struct stls_dialogue *d, const struct stls_env
   refusal = keep_envelope(d, envelope, cleared);
   if (refusal || d->error.kind != STLS_ERROR_NONE) return refusal;
   sending->count++;
+  sending->full = sending->count == sending->window;
   flight = stls_sending_newest(sending);
   memset(flight, 0, sizeof *flight);
   flight->recipients = envelope->count;

@@ -162,7 +162,7 @@ function Smtp:send(envelope)
   return letter:outcome()
 end
 
-local default_window, greatest_window = 16, 1000
+local default_window, greatest_window = 32, 1000
 
 local function check_settings(settings)
   for name in pairs(settings) do
@@ -194,7 +194,7 @@ end
 -- answers to the ones before have come (RFC 2920).
 -- @param messages  function that returns the next message, as for send, or nil at the end;
 --                  or an array of messages
--- @param settings  optional: { window = n }, how many may be under way at a time (16)
+-- @param settings  optional: { window = n }, how many may be under way at a time (32)
 -- @return an iterator, for a generic `for`, over the outcomes in the order of the messages:
 --         number, result (as from send) or nil, error or nil, and the message. When the
 --         session is lost, each message that was taken has its outcome, and the loop ends.

@@ -27,11 +27,13 @@ Letter.__index = Letter
 --   delivered       LMTP: the server has answered the content, for each recipient
 --   done            nothing more is going to happen to it
 function Letter.new(from, to, message, binary)
+  local position = type(message) ~= "string" and io.type(message) == "file" and message:seek()
   -- Those that are to come stand here so that the table has room for them.
   return setmetatable({
     from = from, to = to, recipients = to, message = message, binary = binary, mail = nil,
-    parts = 0, fates = nil, accepted = nil, replies = nil, piece = nil, at = nil, done = nil,
-    position = io.type(message) == "file" and message:seek() or nil, envelope = nil,
+    parts = 0, fates = nil, accepted = nil, reply = nil, piece = nil, at = nil, done = nil,
+    position = position or nil, envelope = nil, void = nil,
+    letter = nil,
   }, Letter)
 end
 
@@ -140,9 +142,12 @@ end
 
 --- Notes a reply that took the message.
 function Letter:take(reply)
-  local replies = self.replies
-  if not replies then self.replies = { reply }
-  else replies[#replies + 1] = reply end
+  if self.reply then
+    local replies = self.replies or { self.reply }
+    self.replies = replies
+    replies[#replies + 1] = reply
+  end
+  self.reply = reply
 end
 
 --- RFC 5321 4.5.3.1.10: the server has as many recipients as it takes in one transaction.
@@ -224,9 +229,7 @@ function Letter:outcome()
   if self.raised then error(self.raised[1], 0) end
   local accepted, rejected = sort_out(self)
   if #accepted > 0 then
-    local replies = self.replies
-    return { accepted = accepted, rejected = rejected, reply = replies[#replies],
-      replies = replies }
+    return { accepted = accepted, rejected = rejected, reply = self.reply, replies = self.replies }
   end
   local err = self.failure or (self.refusal and refused_by(self)) or refused_each(self, rejected)
   if self.refusal or #rejected > 0 then err.rejected = rejected end

@@ -40,10 +40,12 @@ end
 
 -- Transactions --------------------------------------------------------------------------------
 
---- A transaction for some of a letter's recipients: by index, or nil for all.
+--- A transaction for some of a letter's recipients: by index, or nil for all. A transaction
+-- is a table of `letter`, `indices`, and what comes of it: `void` when its content was not
+-- sent, `refusal` and `phase`. One for all recipients is the letter itself.
 local function add_part(self, letter, indices)
-  letter.parts = letter.parts + 1
-  add(self.waiting, { letter = letter, indices = indices })
+  letter.parts, letter.letter = letter.parts + 1, letter
+  add(self.waiting, indices and { letter = letter, indices = indices } or letter)
 end
 
 --- Lines up the transactions of a letter.
