@@ -27,12 +27,12 @@ enum phase { UNBORN, RESOLVING, DIALING, HANDSHAKING, TALKING, CLOSED };
 struct stls_session {
   struct stls_session_config config;
   struct stls_dialogue_config dialogue_config;
-  char *strings[9]; /* copies that the configuration points to */
+  char *strings[10]; /* copies that the configuration points to */
   size_t string_count;
   char host[STLS_HOSTNAME_SIZE]; /* A-labels or address */
   char name[STLS_HOSTNAME_SIZE]; /* whom the certificate must name */
   char client_name[STLS_HOSTNAME_SIZE];
-  char address[80];
+  char address[STLS_DIAL_PATH_MAX + 1];
 
   enum phase phase;
   struct stls_resolve *resolve;
@@ -68,9 +68,10 @@ static bool keep_string(struct stls_session *session, const char **text) {
 static bool copy_strings(struct stls_session *session) {
   struct stls_session_config *config = &session->config;
   return keep_string(session, &config->protocol) && keep_string(session, &config->host) &&
-         keep_string(session, &config->client_name) && keep_string(session, &config->user) &&
-         keep_string(session, &config->authzid) && keep_string(session, &config->mechanisms) &&
-         keep_string(session, &config->server_name) && keep_string(session, &config->tls_priority);
+         keep_string(session, &config->path) && keep_string(session, &config->client_name) &&
+         keep_string(session, &config->user) && keep_string(session, &config->authzid) &&
+         keep_string(session, &config->mechanisms) && keep_string(session, &config->server_name) &&
+         keep_string(session, &config->tls_priority);
 }
 
 static void fill_dialogue_config(struct stls_session *session,
@@ -102,6 +103,7 @@ static const char *check(struct stls_session *session, const struct stls_protoco
   if (config->server_name) reason = stls_hostname_to_ascii(config->server_name, session->name);
   else memcpy(session->name, session->host, sizeof session->name);
   if (reason) return "server_name is no host name";
+  if (config->path && strlen(config->path) > STLS_DIAL_PATH_MAX) return "path is too long";
   if (config->tls_priority && !stls_tls_priority_is_valid(config->tls_priority, &at)) {
     return "tls_priority is not a GnuTLS priority string";
   }
@@ -298,7 +300,12 @@ void stls_session_open(struct stls_session *session) {
   enter(session, RESOLVING);
   session->phase_at = session->progress_at;
   stls_session_begun(session);
-  session->resolve = stls_resolve_new(session->host, session->config.port, &session->error);
+  if (session->config.path) {
+    session->dial = stls_dial_new_unix(session->config.path, &session->error);
+    session->phase = DIALING;
+  } else {
+    session->resolve = stls_resolve_new(session->host, session->config.port, &session->error);
+  }
 }
 
 /* RFC 5321 4.1.3: a client without a name of its own says its address. */
@@ -353,8 +360,10 @@ static enum stls_io resolve(struct stls_session *session) {
 }
 
 static enum stls_io dial(struct stls_session *session) {
-  char text[128];
-  enum stls_io io = stls_dial_step(session->dial, stls_clock_now(), &session->error);
+  char text[128 + STLS_DIAL_PATH_MAX];
+  enum stls_io io;
+  if (!session->dial) return STLS_IO_FAILED;
+  io = stls_dial_step(session->dial, stls_clock_now(), &session->error);
   if (io != STLS_IO_OK) return io;
   stls_channel_init(&session->channel,
                     stls_dial_take(session->dial, session->address, sizeof session->address));
@@ -503,9 +512,18 @@ static bool is_overdue(struct stls_session *session, double now) {
   return true;
 }
 
+/* What the server has decided is not to be lost because its time is over just now. */
+static bool is_verdict(enum stls_step step, const struct stls_event *event) {
+  return step == STLS_STEP_CARE &&
+         (event->type == STLS_EVENT_REPLY || event->type == STLS_EVENT_RECIPIENT ||
+          event->type == STLS_EVENT_REFUSED);
+}
+
 /* Looks at the clock only where it matters: an event in a busy stream need not. */
-static bool is_out_of_time(struct stls_session *session) {
+static bool is_out_of_time(struct stls_session *session, enum stls_step step,
+                           const struct stls_event *event) {
   double now;
+  if (is_verdict(step, event)) return false;
   if (!session->waits && session->config.deadline <= 0) return false;
   now = stls_clock_now();
   return is_overdue(session, now) || (session->waits && is_too_late(session, now));
@@ -524,7 +542,7 @@ enum stls_step stls_session_step(struct stls_session *session, struct stls_event
   } while (step == STLS_STEP_DONE && session->phase != phase);
   session->waits = step == STLS_STEP_WAIT;
   if (step == STLS_STEP_DONE || step == STLS_STEP_FAILED) return step;
-  return is_out_of_time(session) ? fail(session) : step;
+  return is_out_of_time(session, step, event_r) ? fail(session) : step;
 }
 
 /* }====== */

@@ -20,6 +20,7 @@
 struct stls_session_config {
   const char *protocol; /* "smtp", "imap", "pop3" */
   const char *host;     /* name or address; UTF-8 */
+  const char *path;     /* of a Unix socket to connect to, not to `host`; or NULL */
   unsigned port;        /* 0: the protocol's, for the way on the wire */
   enum stls_tls_mode tls;
   const char *client_name;                 /* EHLO; NULL: the local address in brackets */
@@ -129,7 +130,7 @@ void stls_session_security(struct stls_session *session, struct stls_security *s
 /* The peer's certificate; see stls_tls_certificate. */
 bool stls_session_certificate(struct stls_session *session, struct stls_certificate *certificate_r);
 
-/* Where it is connected to, as "192.0.2.1:587", or "". */
+/* Where it is connected to, as "192.0.2.1:587" or a path, or "". */
 const char *stls_session_address(const struct stls_session *session);
 unsigned stls_session_port(const struct stls_session *session);
 

@@ -12,6 +12,9 @@ local Outbox = require "starttls.smtp.outbox"
 local smtp = {}
 local Smtp = session.class "smtp"
 
+--- The class of sessions, for LMTP, which differs in little.
+smtp.class = Smtp
+
 --- Opens a session: encrypted, verified and, when credentials are given, authenticated.
 -- @param given  options as in README.md; also client_name, what EHLO says (default: our
 --               address in brackets, RFC 5321 4.1.3)
