@@ -88,7 +88,8 @@ end
 -- `certificate` = { cert =, key = } instead of a good one for "localhost",
 -- 127.0.0.1 and ::1.
 -- Fields of the result: `host`, `smtp`, `imap`, `pop3` (each with `port` for
--- STARTTLS and `tls_port` for TLS from the first byte), `lmtp` (`port` and `path`), `ca_file`, `ca` (issues
+-- STARTTLS and `tls_port` for TLS from the first byte), `lmtp` (`port` for STARTTLS
+-- and `path` of a Unix socket), `ca_file`, `ca` (issues
 -- more certificates, for clients say), `users` (name -> password, address).
 -- `far_host`: the same servers, at an address where Dovecot takes a client for a
 -- remote one and says LOGINDISABLED before TLS (it trusts a client that has the
