@@ -1,11 +1,12 @@
 --- SMTP submission: connect, send, and the smaller commands (RFC 5321, RFC 6409).
--- May rely on starttls.core, starttls.session, starttls.arguments, starttls.content and
--- starttls.error.
-local core = require "starttls.core"
+-- May rely on starttls.session, starttls.content, starttls.envelope, starttls.error and what is
+-- in starttls/smtp/.
 local session = require "starttls.session"
-local arguments = require "starttls.arguments"
 local content = require "starttls.content"
+local envelope = require "starttls.envelope"
 local errors = require "starttls.error"
+local parameters = require "starttls.smtp.parameters"
+local queries = require "starttls.smtp.queries"
 
 local smtp = {}
 local Smtp = session.class "smtp"
@@ -16,70 +17,6 @@ local Smtp = session.class "smtp"
 -- @return a session, or nil and an error
 function smtp.connect(given)
   return session.connect(Smtp, given, { client_name = "string" })
-end
-
---- RFC 6531 3.3: what is not ASCII is UTF-8. All else is checked where it is encoded.
-local function check_address(address, what)
-  if type(address) ~= "string" then
-    error(("send: %s must be a string, not %s"):format(what, type(address)), 0)
-  end
-  if not utf8.len(address) then error(("send: %s is not valid UTF-8"):format(what), 0) end
-end
-
-local function as_list(to)
-  if type(to) == "string" then to = { to } end
-  if type(to) ~= "table" then error("send: 'to' must be an address or an array of addresses", 0) end
-  if #to == 0 then error("send: 'to' is empty", 0) end
-  for _, address in ipairs(to) do check_address(address, "an address in 'to'") end
-  return to
-end
-
-local function check_envelope(envelope)
-  if type(envelope) ~= "table" then error("send: takes a table with from, to and message", 0) end
-  local known = { from = true, to = true, message = true }
-  for name in pairs(envelope) do
-    if not known[name] then error(("send: unknown field '%s'"):format(tostring(name)), 0) end
-  end
-  check_address(envelope.from, "the address in 'from'")
-  return as_list(envelope.to)
-end
-
-local function unsupported(message)
-  return nil, errors.new { kind = "unsupported", during = "mail", message = message }
-end
-
---- What the message needs of the server that can be told before it is sent.
--- @return typed arguments for MAIL, or nil and an error
-local function mail_parameters(self, envelope, to, size)
-  local message = envelope.message
-  local params = {}
-  if type(message) == "string" and message:find("\0", 1, true) then
-    return unsupported "the message has a NUL octet, which SMTP can't carry"
-  end
-  -- A stream is declared as 8-bit where that is possible, as nobody can tell beforehand.
-  local is_8bit = type(message) ~= "string" or core.is_8bit(message)
-  if is_8bit and self:has "8BITMIME" then
-    params[#params + 1] = "BODY=8BITMIME"
-  elseif type(message) == "string" and is_8bit then
-    return unsupported "the message has 8-bit text, and the server does not offer 8BITMIME"
-  end
-  if core.is_8bit(envelope.from .. table.concat(to)) then
-    if not self:has "SMTPUTF8" then
-      return unsupported "an address is not ASCII, and the server does not offer SMTPUTF8"
-    end
-    params[#params + 1] = "SMTPUTF8"
-  end
-  local offered, limit = self:has "SIZE"
-  limit = offered and tonumber(limit) or 0
-  if size and offered then
-    if limit > 0 and size > limit then
-      return nil, errors.new { kind = "rejected", during = "mail",
-        message = ("the message has %d octets, and the server takes at most %d")
-          :format(size, limit) }
-    end
-    params[#params + 1] = ("SIZE=%d"):format(size)
-  end
-  return params
 end
 
 --- The message's size as far as it can be known without reading it.
@@ -121,34 +58,52 @@ local function refusal(result, phase, sender)
   return nil, err
 end
 
+--- Checks and prepares all of a message that can be, before a byte is sent.
+-- @return the letter (see parameters.check), the arguments of MAIL, and the recipients for the
+--         core; or nil and an error. Raises on misuse.
+local function prepare(self, given)
+  local letter = parameters.check(given)
+  content.source(letter.message, "send: 'message'")
+  letter.size = size_of(letter.message)
+  local is_addressed = letter.to ~= nil
+  local ok, err = self:drain()
+  if ok then ok, err = envelope.complete(letter) end
+  if not ok then return nil, err end
+  if not is_addressed then letter.to = parameters.recipient_list(letter.to, letter.notify) end
+  local mail, recipients
+  mail, err = parameters.mail(self, letter)
+  if not mail then return nil, err end
+  recipients, err = parameters.recipients(self, letter)
+  if not recipients then return nil, err end
+  return letter, mail, recipients
+end
+
 --- Sends one message.
--- @param envelope  from (address, "" for the null sender), to (address or array), message
---                  (string, open file or LTN12 source; line ends become CRLF on the wire)
+-- @param given  message (string, open file or LTN12 source; line ends become CRLF on the wire),
+--               from (address, "" for the null sender) and to (address or array), which the
+--               message's header tells where they are missing, and what extensions add: see
+--               README.md, "Options of send"
 -- @return a result: accepted (array of addresses), rejected (array of { address, code,
 --         status, text, temporary }), reply { code, status, text }; or nil and an error,
 --         when nobody was accepted or the content was refused. Raises on misuse,
 --         such as a line break in an address.
-function Smtp:send(envelope)
-  local to = check_envelope(envelope)
-  local source = content.source(envelope.message, "send: 'message'")
-  local drained, drain_error = self:drain()
-  if not drained then return nil, drain_error end
-  local params, why = mail_parameters(self, envelope, to, size_of(envelope.message))
-  if not params then return nil, why end
-  local args = arguments.of("MAIL"):add("keyword", "FROM:"):add("path", envelope.from)
-  for _, param in ipairs(params) do args:add("atom", param) end
+function Smtp:send(given)
+  local letter, mail, recipients = prepare(self, given)
+  if not letter then return nil, mail end
+  local to = letter.to
   local result, phase = { accepted = {}, rejected = {} }, "mail"
-  local feed = session.feeder(source, "content")
-  local operation, refused = self.core:transaction(to, args:unpack())
+  local feed = session.feeder(parameters.source(letter), "content")
+  local operation, refused = self.core:transaction(recipients, mail:unpack())
   local done, err = self:run(operation, {
     recipient = function(_, index, reply)
       phase = "data"
-      if reply.class == "positive" then table.insert(result.accepted, to[index])
-      else table.insert(result.rejected, rejection(to[index], reply)) end
+      local address = to[index].address
+      if reply.class == "positive" then table.insert(result.accepted, address)
+      else table.insert(result.rejected, rejection(address, reply)) end
     end,
-    want_content = function(given)
+    want_content = function(wanting)
       phase = "delivery"
-      return feed(given)
+      return feed(wanting)
     end,
     reply = function(_, reply) result.reply = reply end,
   }, refused)
@@ -157,16 +112,12 @@ function Smtp:send(envelope)
     return nil, err
   end
   if #result.accepted == 0 or result.reply.class ~= "positive" then
-    return refusal(result, phase, envelope.from)
+    return refusal(result, phase, letter.from)
   end
   return result
 end
 
---- Asks whether an address exists (VRFY). Most servers won't tell.
--- @return the reply { code, status, text }, or nil and an error
-function Smtp:verify(address)
-  return self:ask("vrfy", {}, arguments.of("VRFY"):add("text", address):unpack())
-end
+for name, method in pairs(queries) do Smtp[name] = method end
 
 --- Drops a transaction, if there is one (RSET).
 function Smtp:reset()
