@@ -169,6 +169,15 @@ describe("README.md", function()
         assert.matches("Subject: From a file\n", process.read_file(found[1].path), 1, true)
       end,
     },
+    ["The envelope"] = {
+      after = function()
+        for _, user in ipairs { "alice", "bob" } do
+          local text = process.read_file(wait_for_mail(user, 1)[1].path)
+          assert.matches("\nSubject: Lunch\n\nAt noon?\n", text, 1, true)
+          assert.is_nil(text:find("\nBcc:", 1, true))
+        end
+      end,
+    },
     ["Fetching with IMAP"] = {
       before = function()
         mail:deliver("alice", letter "Small")
@@ -317,6 +326,17 @@ describe("README.md", function()
     assert.same(taken, first_names("### Options of `connect`", "### All sessions"))
   end)
 
+  it("lists the options that send() takes, and no other", function()
+    local source = process.read_file "lua/starttls/smtp/parameters.lua"
+    local taken, rows = {}, { "| option of `send` | needs | what it is |", "A recipient's" }
+    for name in source:match("local known = (%b{})"):gmatch "([%l_%d]+) =" do taken[name] = true end
+    for name, extension in source:gmatch '{ name = "([%l_]+)", needs = "([%u%d-]+)"' do
+      taken[name] = true
+      assert.equal(extension, part(table.unpack(rows)):match("| `" .. name .. "` | ([^|]+) |"), name)
+    end
+    assert.same(taken, first_names(table.unpack(rows)))
+  end)
+
   it("lists the limits, with their defaults", function()
     local header = process.read_file "csrc/base/limits.h"
     local source = process.read_file "lua/starttls/session.lua"
@@ -355,6 +375,12 @@ describe("README.md", function()
   local internal = { unasked = true, run = true, take = true, drain = true, command = true,
     ask = true, judge = true, say_goodbye = true, describe = true }
 
+  -- The source of a protocol's methods.
+  local function source_of(file)
+    local more = file == "smtp" and process.read_file "lua/starttls/smtp/queries.lua" or ""
+    return process.read_file(("lua/starttls/%s.lua"):format(file)) .. more
+  end
+
   for file, from_to in pairs {
     session = { "### All sessions", "### SMTP" }, smtp = { "### SMTP", "### IMAP" },
     imap = { "### IMAP", "### POP3" }, pop3 = { "### POP3", "### Limits" },
@@ -362,10 +388,10 @@ describe("README.md", function()
     it(("names each method of lua/starttls/%s.lua"):format(file), function()
       local text = part(table.unpack(from_to)) .. part("### All sessions", "### SMTP")
         .. part("## Waiting", "## Trace")
-      local source = process.read_file(("lua/starttls/%s.lua"):format(file))
+      local source = source_of(file)
       local count = 0
       for class, name in source:gmatch "\nfunction (%u%w+)[:.]([%l_]+)%(" do
-        if (" Session Smtp Imap Pop3 Message "):find(class) and not internal[name] then
+        if (" Session Smtp Queries Imap Pop3 Message "):find(class) and not internal[name] then
           count = count + 1
           assert.is_truthy(text:find("`" .. name .. "%f[^%w_]"), name)
         end
@@ -377,7 +403,7 @@ describe("README.md", function()
   it("names no method that is not there", function()
     local source = ""
     for _, file in ipairs { "session", "smtp", "imap", "pop3" } do
-      source = source .. process.read_file(("lua/starttls/%s.lua"):format(file))
+      source = source .. source_of(file)
     end
     for name in pairs(first_names("### All sessions", "### Limits")) do
       assert.is_truthy(source:find("\nfunction %u%w+[:.]" .. name .. "%("), name)

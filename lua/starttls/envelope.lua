@@ -45,7 +45,7 @@ end
 -- @return whether the end is found: `at` is where the blank line or the body begins
 local function scan(header, text, ended)
   local fields = header.fields
-  while header.at <= #text and header.at <= header_limit do
+  while header.at <= #text do
     local at = header.at
     local kind, name, body = line_kind(text, at)
     if kind == "blank" then return true end
@@ -55,7 +55,7 @@ local function scan(header, text, ended)
       header.malformed = true
       return true
     end
-    if not last then return false end
+    if not last or last > header_limit then return false end
     if kind == "field" then
       fields[#fields + 1] = { name = name, first = at, body = body, last = last }
     else
@@ -63,7 +63,7 @@ local function scan(header, text, ended)
     end
     header.at = last + 1
   end
-  return ended and header.at > #text and #text <= header_limit
+  return ended
 end
 
 --- Takes more text from a source: about as much as there is, so that the sum of the work stays
@@ -92,7 +92,7 @@ local function read_header(message, source)
   local header = { fields = {}, at = 1, text = "", ended = false }
   if type(message) == "string" then header.text, header.ended = message, true end
   while not scan(header, header.text, header.ended) do
-    if header.at > header_limit or #header.text > header_limit then
+    if #header.text > header_limit then
       return failure("limit", "the message's header is longer than %d octets", header_limit)
     end
     local text, ended = grow(source, header.text)
