@@ -332,7 +332,8 @@ describe("README.md", function()
     for name in source:match("local known = (%b{})"):gmatch "([%l_%d]+) =" do taken[name] = true end
     for name, extension in source:gmatch '{ name = "([%l_]+)", needs = "([%u%d-]+)"' do
       taken[name] = true
-      assert.equal(extension, part(table.unpack(rows)):match("| `" .. name .. "` | ([^|]+) |"), name)
+      local told = part(table.unpack(rows)):match("| `" .. name .. "` | ([^|]+) |")
+      assert.equal(extension, told, name)
     end
     assert.same(taken, first_names(table.unpack(rows)))
   end)
