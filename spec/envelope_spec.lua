@@ -276,6 +276,17 @@ describe("a message's header", function()
     end)
   end
 
+  it("takes memory in proportion to its length, in single octets", function()
+    local header = from .. to .. ("X: y\n"):rep(4000) .. "\n"
+    collectgarbage()
+    collectgarbage "stop"
+    local before = collectgarbage "count"
+    assert(complete(pieces_of(header, 1)))
+    local taken = collectgarbage "count" - before
+    collectgarbage "restart"
+    assert.is_true(taken < 10000, taken)
+  end)
+
   it("is not looked for without end", function()
     for _, endless in ipairs { "x: y\n", "x:", " ", "\r\nx", "x" } do
       local taken = 0
@@ -370,6 +381,37 @@ describe("blind copies", function()
       end)
     end
   end
+
+  it("don't stay in anything that may be a header, whole or in pieces", function()
+    math.randomseed(822)
+    local lines = { "Bcc: x@y", "bcc:", "Resent-Bcc : x@y", "To: c@d", " folded", "\t", "", "Hello",
+      "Bcc", "X-Bcc: x@y", ": x", "Bcc x: y" }
+    local ends = { "\n", "\r\n", "\r", "" }
+    for _ = 1, 3000 do
+      -- The first 1,024 octets are read at once: so a piece may end anywhere behind them.
+      local parts = {}
+      if math.random(2) == 1 then parts = { "X: " .. ("x"):rep(math.random(980, 1018)), "\n" } end
+      for at = #parts + 1, math.random(14), 2 do
+        parts[at] = lines[math.random(#lines)]
+        parts[at + 1] = ends[math.random(#ends)]
+      end
+      local text = table.concat(parts)
+      local function left_of(message)
+        return content_of(assert(complete(message, { from = "a@b", to = { "c@d" } })).message)
+      end
+      local left = left_of(text)
+      assert.equal(left, left_of(pieces_of(text, math.random(1, 3))), text)
+      local file <close> = file_of(text)
+      assert.equal(left, left_of(file), text)
+      -- What the wire makes of line ends, up to the first blank line or what is no field.
+      local header = left:gsub("\r\n?", "\n"):gsub("^[ \t\n].*", ""):gsub("\n\n.*", "\n")
+      for line in header:gmatch "[^\n]+" do
+        if not line:find "^[!-9;-~]+[ \t]*:" and not line:find "^[ \t]" then break end
+        assert.is_nil(line:lower():find "^bcc%s*:", text)
+        assert.is_nil(line:lower():find "^resent%-bcc%s*:", text)
+      end
+    end
+  end)
 
   it("stay where they are wanted, and count as recipients all the same", function()
     local text = "Bcc: x@y\nFrom: a@b\nTo: c@d\n\ntext\n"

@@ -28,6 +28,14 @@ static int is_8bit(lua_State *L) {
   return 1;
 }
 
+/* core.may_have_field(message, name) -> whether its header may have a field of that name */
+static int may_have_field(lua_State *L) {
+  size_t len;
+  const char *message = luaL_checklstring(L, 1, &len);
+  lua_pushboolean(L, stls_content_may_have_field(stls_slice(message, len), luaL_checkstring(L, 2)));
+  return 1;
+}
+
 /* core.to_ascii(host) -> its A-labels (IDNA 2008) | nil, why it is no host name */
 static int to_ascii(lua_State *L) {
   char ascii[STLS_HOSTNAME_SIZE];
@@ -46,11 +54,9 @@ static int to_ascii(lua_State *L) {
 
 static const struct stls_limits default_limits = STLS_LIMITS_DEFAULT;
 
-static const luaL_Reg functions[] = {{"new", l_session_new},
-                                     {"trust", l_trust_new},
-                                     {"is_8bit", is_8bit},
-                                     {"to_ascii", to_ascii},
-                                     {NULL, NULL}};
+static const luaL_Reg functions[] = {{"new", l_session_new}, {"trust", l_trust_new},
+                                     {"is_8bit", is_8bit},   {"may_have_field", may_have_field},
+                                     {"to_ascii", to_ascii}, {NULL, NULL}};
 
 int luaopen_starttls_core(lua_State *L) {
   l_open_session(L);

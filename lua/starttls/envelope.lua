@@ -4,6 +4,7 @@
 -- Only the header is read, within a limit; what follows streams on as it is. A line ends as it
 -- will on the wire, where CR, LF and CRLF all become CRLF: so nothing can hide a Bcc from us
 -- that a reader of the message will see.
+local core = require "starttls.core"
 local addresses = require "starttls.addresses"
 local content = require "starttls.content"
 local errors = require "starttls.error"
@@ -261,6 +262,12 @@ local function strip(letter, header, source, start)
   if letter.size then letter.size = letter.size - removed end
 end
 
+--- Most messages have no blind copies: for those that are whole and addressed, that is all.
+local function is_blameless(message)
+  return type(message) == "string" and not core.may_have_field(message, "bcc")
+    and not core.may_have_field(message, "resent-bcc")
+end
+
 --- Completes a letter: `from` and `to` out of the header where they are missing (`to` as an array
 -- of addresses), `message` and `size` without Bcc and Resent-Bcc unless `keep_bcc`.
 -- Where it can be helped, nothing is taken from a stream before its content is wanted: an open
@@ -270,7 +277,7 @@ end
 --         (longer than 1 MiB) or "cancelled" (the source failed)
 function envelope.complete(letter)
   local message, is_addressed = letter.message, letter.from and letter.to
-  if is_addressed and letter.keep_bcc then return true end
+  if is_addressed and (letter.keep_bcc or is_blameless(message)) then return true end
   local source = content.source(message, "send: 'message'")
   local start = io.type(message) == "file" and message:seek() or nil
   if is_addressed and not start and type(message) ~= "string" then

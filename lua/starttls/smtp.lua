@@ -58,6 +58,12 @@ local function refusal(result, phase, sender)
   return nil, err
 end
 
+--- A closed session says why; it offers nothing, which is not what is wrong with it.
+local function is_usable(self)
+  local err = self.core:error()
+  return not err, err
+end
+
 --- Checks and prepares all of a message that can be, before a byte is sent.
 -- @return the letter (see parameters.check), the arguments of MAIL, and the recipients for the
 --         core; or nil and an error. Raises on misuse.
@@ -67,6 +73,7 @@ local function prepare(self, given)
   letter.size = size_of(letter.message)
   local is_addressed = letter.to ~= nil
   local ok, err = self:drain()
+  if ok then ok, err = is_usable(self) end
   if ok then ok, err = envelope.complete(letter) end
   if not ok then return nil, err end
   if not is_addressed then letter.to = parameters.recipient_list(letter.to, letter.notify) end
@@ -82,7 +89,7 @@ end
 -- @param given  message (string, open file or LTN12 source; line ends become CRLF on the wire),
 --               from (address, "" for the null sender) and to (address or array), which the
 --               message's header tells where they are missing, and what extensions add: see
---               README.md, "Options of send"
+--               README.md, "The envelope"
 -- @return a result: accepted (array of addresses), rejected (array of { address, code,
 --         status, text, temporary }), reply { code, status, text }; or nil and an error,
 --         when nobody was accepted or the content was refused. Raises on misuse,
