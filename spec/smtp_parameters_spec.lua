@@ -284,6 +284,16 @@ describe("send fails before MAIL, and the session goes on,", function()
     end)
   end
 
+  it("but says of a closed session that it is closed", function()
+    local session
+    converse({}, {}, function(open) session = open end)
+    for _, fields in ipairs { { notify = "never" }, { from = "\u{fc}@b" }, {} } do
+      local result, err = session:send(envelope(fields))
+      assert.is_nil(result)
+      assert.equals("closed", err.kind)
+    end
+  end)
+
   it("by raising for each value that no server could take", function()
     local everything = { "DSN", "DELIVERBY", "FUTURERELEASE", "MT-PRIORITY", "REQUIRETLS", "AUTH X",
       "8BITMIME", "SMTPUTF8" }
