@@ -104,7 +104,7 @@ function Smtp:send(given)
   local done, err = self:run(operation, {
     recipient = function(_, index, reply)
       phase = "data"
-      local address = to[index].address
+      local address = parameters.address_of(to[index])
       if reply.class == "positive" then table.insert(result.accepted, address)
       else table.insert(result.rejected, rejection(address, reply)) end
     end,

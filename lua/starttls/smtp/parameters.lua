@@ -285,6 +285,7 @@ local known = { from = true, to = true, message = true, notify = true, smtputf8 
   keep_bcc = true }
 for _, field in ipairs(mail_fields) do known[field.name] = true end
 
+--- A recipient: its address, where that is all that is said of it; else a table.
 local function check_recipient(given, default)
   if type(given) ~= "table" then given = { address = given } end
   for name in pairs(given) do
@@ -292,23 +293,31 @@ local function check_recipient(given, default)
       misuse("unknown field '%s' of a recipient", tostring(name))
     end
   end
-  return {
-    address = check_address(given.address, "an address in 'to'"),
-    notify = given.notify ~= nil and check_notify(given.notify) or default,
-    orcpt = given.orcpt ~= nil and check_orcpt(given.orcpt) or nil,
-  }
+  local address = check_address(given.address, "an address in 'to'")
+  local notify = given.notify ~= nil and check_notify(given.notify) or default
+  local orcpt = given.orcpt ~= nil and check_orcpt(given.orcpt) or nil
+  return (notify or orcpt) and { address = address, notify = notify, orcpt = orcpt } or address
 end
 
 --- The recipients as they are sent, from what the caller gave, or the message's header has.
 -- @param to      an address, a recipient { address, notify, orcpt }, or an array of both
 -- @param notify  what NOTIFY says for those that have none of their own, or nil
+-- @return an array of addresses, and of tables { address, notify, orcpt } where there is more
 function parameters.recipient_list(to, notify)
   if type(to) == "string" or type(to) == "table" and to.address ~= nil then to = { to } end
   if type(to) ~= "table" then misuse "'to' must be an address or an array of recipients" end
   if #to == 0 then misuse "'to' is empty" end
   local list = {}
-  for index, given in ipairs(to) do list[index] = check_recipient(given, notify) end
+  for index, given in ipairs(to) do
+    local is_plain = not notify and type(given) == "string" and utf8.len(given)
+    list[index] = is_plain and given or check_recipient(given, notify)
+  end
   return list
+end
+
+--- The address of a recipient.
+function parameters.address_of(recipient)
+  return type(recipient) == "string" and recipient or recipient.address
 end
 
 --- Checks an envelope as far as that needs no server.
@@ -347,8 +356,9 @@ end
 -- @return the address, or nil and an error
 function parameters.wire_address(address, with_utf8)
   if with_utf8 then return address end
+  if not core.is_8bit(address) then return address end
   local ascii, why = ascii_address(address)
-  if ascii and (ascii == address or #ascii <= 254) then return ascii end
+  if ascii and #ascii <= 254 then return ascii end
   why = why or "it is longer than 254 octets then"
   return unsupported("without SMTPUTF8 the address %s can't be sent: %s", address, why)
 end
@@ -356,7 +366,7 @@ end
 local function has_8bit_address(letter)
   if core.is_8bit(letter.from) then return true end
   for _, recipient in ipairs(letter.to) do
-    if core.is_8bit(recipient.address) then return true end
+    if core.is_8bit(parameters.address_of(recipient)) then return true end
   end
   return false
 end
@@ -373,6 +383,7 @@ local function decide_utf8(session, letter)
 end
 
 local function add_asked(session, args, letter)
+  if not next(letter.asked) then return true end
   for _, field in ipairs(mail_fields) do
     local value = letter.asked[field.name]
     if value ~= nil then
@@ -448,9 +459,8 @@ function parameters.mail(session, letter)
   return args
 end
 
---- One recipient for the core: its path, with typed arguments behind it where it has parameters.
+--- A recipient that has parameters, for the core: its path, and typed arguments.
 local function recipient_arguments(path, recipient)
-  if not (recipient.notify or recipient.orcpt) then return path end
   local args, orcpt = { path }, recipient.orcpt
   if recipient.notify then
     table.move({ "atom", "NOTIFY=" .. recipient.notify }, 1, 2, 2, args)
@@ -464,14 +474,15 @@ end
 --- The recipients for the core.
 -- @return an array; or nil and an error, before anything is sent
 function parameters.recipients(session, letter)
-  local list, has_dsn = {}, session:has "DSN"
+  local list = {}
   for index, recipient in ipairs(letter.to) do
-    local path, err = parameters.wire_address(recipient.address, letter.with_utf8)
+    local is_plain = type(recipient) == "string"
+    local path, err = parameters.wire_address(parameters.address_of(recipient), letter.with_utf8)
     if not path then return nil, err end
-    if (recipient.notify or recipient.orcpt) and not has_dsn then
+    if not is_plain and not session:has "DSN" then
       return not_offered(recipient.notify and "notify" or "orcpt", "DSN")
     end
-    list[index] = recipient_arguments(path, recipient)
+    list[index] = is_plain and path or recipient_arguments(path, recipient)
   end
   return list
 end
