@@ -398,6 +398,27 @@ describe("When the connection is lost", function()
     end
   end)
 
+  it("nothing is unknown of what was refused before", function()
+    for answer, phase in pairs { ["550 no\r\n"] = "mail", ["250 OK\r\n550 no\r\n"] = "rcpt",
+      ["250 OK\r\n250 OK\r\n550 no\r\n"] = "delivery" } do
+      local peer <close> = Peer.start(function(p, args)
+        p:smtp_upgrade { secure = false, auth = false, after = { "CHUNKING", "PIPELINING" } }
+        p:expect "^MAIL" p:expect "^RCPT"
+        p:smtp_chunk()
+        p:send(args.answer)
+      end, { answer = answer })
+      local session <close> = assert(connect(peer.port))
+      local result, err = session:send(envelope(a, message))
+      assert.is_nil(result)
+      assert_fields({ kind = "rejected", during = phase, code = 550 }, err)
+      assert.is_nil(err.delivery)
+      result, err = session:noop()
+      assert.is_nil(result)
+      assert.equals("closed", err.kind)
+      assert.is_nil(err.delivery)
+    end
+  end)
+
   it("is unknown, too, what the server answers with nonsense, late, or never", function()
     for answer, kind in pairs { ["what?\r\n"] = "protocol", ["354 go on\r\n"] = "protocol",
       [""] = "timeout" } do

@@ -25,7 +25,8 @@ static struct stls_flight *newest(const struct stls_dialogue *d) {
 }
 
 bool stls_content_is_open(const struct stls_dialogue *d) {
-  return d->sending.count > 0 && !newest(d)->ended && !newest(d)->stopped;
+  if (d->sending.count == 0 || newest(d)->ended || newest(d)->stopped) return false;
+  return d->sending.chunked || stls_transaction_sends_text(d);
 }
 
 static size_t held(const struct stls_dialogue *d) {
@@ -35,7 +36,7 @@ static size_t held(const struct stls_dialogue *d) {
 
 bool stls_content_is_wanted(const struct stls_dialogue *d) {
   if (!stls_content_is_open(d)) return false;
-  if (!d->sending.chunked) return stls_transaction_sends_text(d);
+  if (!d->sending.chunked) return true;
   if (!d->sending.pipelined && !stls_transaction_is_welcome(d)) return false;
   return held(d) < CHUNK_SIZE;
 }
