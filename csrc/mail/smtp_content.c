@@ -214,7 +214,6 @@ void stls_content_end(struct stls_dialogue *d) {
 bool stls_dialogue_content_abandon(struct stls_dialogue *d) {
   if (!d->sending.active || !d->sending.chunked || !stls_content_is_open(d)) return false;
   newest(d)->stopped = true;
-  begin_chunk(d);
   stls_transaction_look_again(d);
   return true;
 }
