@@ -143,6 +143,8 @@ describe("A message in chunks", function()
       "a\r\nb\r\n\r\n.\r\n" },
     ["from a file"] = { file_of(long), long },
     ["from a file with LF"] = { file_of((long:gsub("\r\n", "\n"))), long },
+    ["from a file with CR at a block's end"] = { file_of(("x"):rep(65535) .. "\r" .. long),
+      ("x"):rep(65535) .. "\r\n" .. long },
     ["from a file that is empty"] = { file_of "", "" },
     ["from a long string"] = { long, long },
     ["from a source of one long piece"] = { source_of { long .. "z" }, long .. "z\r\n" },
