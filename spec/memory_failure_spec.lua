@@ -125,6 +125,8 @@ local work = {
     assert(session:select "INBOX")
     for _ in session:fetch("1:*", { "flags", "envelope", "structure", "body" }) do end
     assert(session:append("INBOX", ("text\n"):rep(2000)))
+    assert(session:unauthenticate())
+    assert(session:authenticate { user = "bob", password = "secret", authzid = "alice" })
     return session:logout()
   end,
   pop3 = function(session)
@@ -190,7 +192,7 @@ describe("out of Lua's memory #memory", function()
       LIST = '* LIST () "/" "Entw&APw-rfe"\r\n', SELECT = "* 1 EXISTS\r\n* FLAGS (\\Seen)\r\n",
       UID = '* 1 FETCH (UID 1 FLAGS (\\Seen) ENVELOPE ("d" "s" ((NIL NIL "a" "b")) NIL NIL NIL NIL '
         .. 'NIL NIL NIL) BODYSTRUCTURE ("TEXT" "PLAIN" NIL) BODY[] {3}\r\nabc)\r\n',
-      CAPABILITY = "* CAPABILITY IMAP4rev1\r\n",
+      CAPABILITY = "* CAPABILITY IMAP4rev1 UNAUTHENTICATE SASL-IR AUTH=PLAIN\r\n",
     }
     local talk = {}
     function talk.smtp()
