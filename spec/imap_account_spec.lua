@@ -82,8 +82,9 @@ local dialogues = {
   -- METADATA: RFC 5464 4.2
   { "an annotation", call("getmetadata", "INBOX", "/private/comment"),
     'GETMETADATA "INBOX" ("/private/comment")',
-    '* METADATA "INBOX" (/shared/comment)\r\n* METADATA other (/private/comment "no")\r\n'
-      .. '* METADATA INBOX (/private/comment "My own comment")\r\n',
+    '* METADATA "INBOX" (/shared/comment)\r\n'
+      .. '* METADATA INBOX (/private/comment "My own comment")\r\n'
+      .. '* METADATA other (/private/comment "no")\r\n',
     { ["/private/comment"] = "My own comment" }, { "METADATA" } },
   { "annotations of the server, in several responses",
     call("getmetadata", "", { "/shared/comment", "/private/x" }, { depth = 1 }),

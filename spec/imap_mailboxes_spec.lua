@@ -93,7 +93,7 @@ local dialogues = {
       { 'LIST "" "%" RETURN (STATUS (MESSAGES UNSEEN))',
         '* LIST () "." "INBOX"\r\n* STATUS "INBOX" (MESSAGES 17 UNSEEN 16)\r\n'
         .. '* LIST () "." "foo"\r\n* STATUS "foo" (MESSAGES 30 UNSEEN 29)\r\n'
-        .. '* LIST (\\NoSelect) "." "bar"\r\n* STATUS other (MESSAGES 1)\r\n%T OK done\r\n' } },
+        .. '* LIST (\\NoSelect) "." "bar"\r\n%T OK done\r\n' } },
     { with(entry("INBOX", "."), { status = { name = "INBOX", messages = 17, unseen = 16 } }),
       with(entry("foo", "."), { status = { name = "foo", messages = 30, unseen = 29 } }),
       entry("bar", ".", "\\NoSelect") },
@@ -292,6 +292,17 @@ describe("IMAP mailboxes", function()
         assert.same({ entry("a", "/", "\\Subscribed") }, session:lsub())
         assert(session:check()) -- which IMAP4rev2 has not either
       end)
+    end)
+
+    it("without counts of mailboxes that are not listed, which are told unasked", function()
+      local heard = {}
+      converse({ { 'LIST "" "%" RETURN (STATUS (MESSAGES))', '* STATUS b (MESSAGES 2)\r\n'
+        .. '* LIST () "/" a\r\n* STATUS a (MESSAGES 1)\r\n%T OK done\r\n' } }, function(session)
+        local found = session:list("", "%", { returns = { status = { "messages" } } })
+        assert.same({ with(entry("a", "/"), { status = { name = "a", messages = 1 } }) }, found)
+        assert.same({ { name = "b", messages = 2 } }, heard)
+      end, { capabilities = { "LIST-EXTENDED", "LIST-STATUS" },
+        on = { status = function(value) heard[#heard + 1] = value end } })
     end)
 
     it("with the refusal of one of several commands", function()

@@ -35,7 +35,7 @@ describe("An IMAP session that logs out and in", function()
   -- Up to a session whose server can unauthenticate.
   local function can_unauthenticate(...)
     return logged_in("imap", expect "CAPABILITY",
-      say "* CAPABILITY IMAP4rev1 UNAUTHENTICATE ENABLE CONDSTORE\r\n%T OK done\r\n", ...)
+      say "* CAPABILITY IMAP4rev1 UNAUTHENTICATE ENABLE CONDSTORE UTF8=ACCEPT\r\n%T OK done\r\n", ...)
   end
 
   local plain_bob = "AUTHENTICATE PLAIN AGJvYgBidWlsZGVy\r\n" -- NUL bob NUL builder
@@ -80,6 +80,36 @@ describe("An IMAP session that logs out and in", function()
           sasl = "XOAUTH2" })
         assert.equals("XOAUTH2", session:security().mechanism)
       end)
+  end)
+
+  it("writes mailbox names as if nothing had been enabled", function()
+    play(can_unauthenticate(
+      expect "ENABLE UTF8=ACCEPT", say "* ENABLED UTF8=ACCEPT\r\n%T OK done\r\n",
+      expect 'SUBSCRIBE "\u{fc}"\r\n', say "%T OK done\r\n",
+      expect "UNAUTHENTICATE\r\n", say "%T OK done\r\n",
+      expect "CAPABILITY", say "* CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN\r\n%T OK done\r\n",
+      expect(plain_bob), say "%T OK [CAPABILITY IMAP4rev1] hello\r\n",
+      expect 'SUBSCRIBE "&APw%-"\r\n', say "%T OK done\r\n", silence), function(session)
+      assert(session:capability())
+      assert(session:enable "UTF8=ACCEPT")
+      assert(session:subscribe "\u{fc}")
+      assert(session:unauthenticate())
+      assert(session:authenticate { user = "bob", password = "builder" })
+      assert(session:subscribe "\u{fc}")
+    end)
+  end)
+
+  it("asks for what an eager session was told beforehand", function()
+    play({ { "imap_upgrade", { after = { "AUTH=PLAIN" } } },
+      expect "UNAUTHENTICATE\r\n", say "%T OK done\r\n",
+      expect "CAPABILITY", say "* CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN\r\n%T OK done\r\n",
+      expect(plain_bob), say "%T OK hello\r\n",
+      expect "CAPABILITY", say "* CAPABILITY IMAP4rev1 X-BOB\r\n%T OK done\r\n", silence },
+      function(session)
+        assert(session:unauthenticate())
+        assert(session:authenticate { user = "bob", password = "builder" })
+        assert.is_true(session:has "X-BOB")
+      end, { eager = { "SASL-IR", "AUTH=PLAIN", "UNAUTHENTICATE" } })
   end)
 
   it("logs in on a session that was opened without credentials", function()
