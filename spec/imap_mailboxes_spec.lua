@@ -371,6 +371,15 @@ describe("IMAP mailboxes", function()
     end)
   end
 
+  it("are not what a closed session speaks of", function()
+    converse({}, function(session)
+      session:close()
+      local told, err = session:namespace()
+      assert.is_nil(told)
+      assert.equals("closed", err.kind)
+    end)
+  end)
+
   it("raise for what can't be asked, and send nothing", function()
     for _, case in ipairs(misuses) do
       converse({}, function(session)

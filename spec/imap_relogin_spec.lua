@@ -35,7 +35,8 @@ describe("An IMAP session that logs out and in", function()
   -- Up to a session whose server can unauthenticate.
   local function can_unauthenticate(...)
     return logged_in("imap", expect "CAPABILITY",
-      say "* CAPABILITY IMAP4rev1 UNAUTHENTICATE ENABLE CONDSTORE UTF8=ACCEPT\r\n%T OK done\r\n", ...)
+      say("* CAPABILITY IMAP4rev1 UNAUTHENTICATE ENABLE CONDSTORE UTF8=ACCEPT\r\n"
+        .. "%T OK done\r\n"), ...)
   end
 
   local plain_bob = "AUTHENTICATE PLAIN AGJvYgBidWlsZGVy\r\n" -- NUL bob NUL builder
