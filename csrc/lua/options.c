@@ -131,6 +131,7 @@ static void read_config(lua_State *L, struct stls_session_config *config) {
   config->protocol = text_option(L, "protocol");
   config->host = text_option(L, "host");
   if (!config->host) misuse(L, "option 'host' is missing");
+  config->path = text_option(L, "path");
   config->port = port_option(L);
   config->tls = (enum stls_tls_mode)choice_option(L, "tls", modes, STLS_TLS_STARTTLS);
   config->client_name = text_option(L, "client_name");

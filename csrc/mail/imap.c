@@ -125,7 +125,7 @@ static void tell_code_while_opening(struct stls_dialogue *d,
 
 /* Whether the server can have read command `number` as a whole. */
 static bool is_sent(const struct stls_dialogue *d, unsigned number) {
-  if (number + 1 < d->flight.sent) return d->output.taken >= stls_flight_end(&d->flight, number);
+  if (number + 1 < d->flight.sent) return d->output.consumed >= stls_flight_end(&d->flight, number);
   return !stls_dialogue_is_stopped(d) && stls_buffer_length(&d->output) == 0;
 }
 
@@ -327,8 +327,8 @@ static void want_compression(struct stls_dialogue *d) {
 }
 
 void stls_imap_content_ended(struct stls_dialogue *d) {
-  d->awaits_delivery = true;
   go_on(d);
+  d->awaits_delivery = !stls_dialogue_is_stopped(d); /* it was the last */
 }
 
 static bool is_sending_content(const struct stls_dialogue *d) {

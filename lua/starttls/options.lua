@@ -10,7 +10,7 @@ local options = {}
 --- The options that all protocols share: name -> allowed types.
 -- Documented in README.md, "Options".
 local common = {
-  host = "string", port = "number", tls = "string",
+  host = "string", port = "number", path = "string", tls = "string",
   user = "string", password = "string function", token = "string function",
   authzid = "string", sasl = "string table", channel_binding = "string",
   timeout = "number", connect_timeout = "number", deadline = "number",
@@ -46,7 +46,7 @@ end
 
 --- Texts whose form only the server, or the system, would complain of otherwise.
 local function check_texts(given)
-  for _, name in ipairs { "ca_file", "ca_path", "client_cert", "client_key" } do
+  for _, name in ipairs { "path", "ca_file", "ca_path", "client_cert", "client_key" } do
     local path = given[name]
     if path and path:find("\0", 1, true) then misuse("option '%s' has a NUL", name) end
   end
@@ -158,12 +158,25 @@ local function pinned_list(given, tls)
 end
 
 local function default_tls(given)
-  return given.tls or (implicit_ports[given.port] and "implicit" or "starttls")
+  if given.tls then return given.tls end
+  if given.path then return "none" end -- nobody is in between on a Unix socket
+  return implicit_ports[given.port] and "implicit" or "starttls"
+end
+
+--- Where to connect to: a host, or the path of a Unix socket.
+local function check_place(given)
+  if not given.path then
+    if not given.host then misuse("option 'host' is missing") end
+  elseif given.port then
+    misuse("options 'path' and 'port' exclude each other")
+  elseif given.path == "" then
+    misuse("option 'path' is empty")
+  end
 end
 
 --- Copies what the core reads as it is.
 local copied = {
-  "host", "port", "channel_binding", "timeout", "connect_timeout", "deadline",
+  "port", "path", "channel_binding", "timeout", "connect_timeout", "deadline",
   "server_name", "tls_priority", "loop", "limits", "insecure_auth", "insecure_no_verify",
   "client_name",
 }
@@ -210,7 +223,7 @@ function options.identity(given, policy)
 end
 
 --- Checks the options given to connect() and makes what starttls.core.new takes.
--- @param protocol  "smtp", "imap" or "pop3"
+-- @param protocol  "smtp", "lmtp", "imap" or "pop3"
 -- @param given     the caller's table
 -- @param extra     options that only this protocol has: name -> types
 -- @return the core's configuration, or nil and an error when certificates can't be loaded.
@@ -218,7 +231,7 @@ end
 function options.check(protocol, given, extra)
   if type(given) ~= "table" then misuse("connect() takes a table of options") end
   check_types(given, extra)
-  if not given.host then misuse("option 'host' is missing") end
+  check_place(given)
   check_texts(given)
   if given.on then check_handlers(given.on) end
   if given.limits then check_limits(given.limits) end
@@ -233,6 +246,7 @@ function options.check(protocol, given, extra)
   config.has_certificate = given.client_cert ~= nil
   config.trace, config.alpn = given.trace ~= nil, given.alpn ~= false
   for _, name in ipairs(copied) do config[name] = given[name] end
+  config.host = given.host or "localhost"
   if tls ~= "none" then
     local err
     config.trust, err = trust.load(given)

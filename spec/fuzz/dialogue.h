@@ -120,6 +120,7 @@ static bool turn(struct run *run) {
     case STLS_NEED_COMPRESSION: compress(run); return true;
     case STLS_NEED_CREDENTIAL: give_credential(run); return true;
     case STLS_NEED_CONTENT: give_content(run); return true;
+    case STLS_NEED_MESSAGE: give_message(run); return true;
     case STLS_NEED_NOTHING: return begin_next(run);
     case STLS_NEED_CARE:
       if (stls_dialogue_is_listening(run->dialogue)) stls_dialogue_done(run->dialogue);
