@@ -82,6 +82,9 @@ void l_close_descriptors(lua_State *L, int session_index);
 int l_session_new(lua_State *L);
 int l_trust_new(lua_State *L);
 
+/* options.c: who we are, from the table at `index`, which keeps the strings. */
+void l_read_identity(lua_State *L, int index, struct stls_session_identity *who);
+
 /* values.c: [-0, +1] each. */
 void l_push_error(lua_State *L, const struct stls_error *error);
 void l_push_reply(lua_State *L, const struct stls_event *event);

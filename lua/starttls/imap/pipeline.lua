@@ -174,6 +174,9 @@ function Pipeline:answered(reply, number)
   if not follower then
     request.promise:resolve(table.unpack(results, 2, math.max(2, results.n)))
     return true
+  elseif follower.result ~= nil then
+    request.promise:resolve(follower.result)
+    return true
   end
   follower.promise, follower.values = request.promise, self.session:prepare(follower)
   table.insert(self.waiting, 1, follower)
