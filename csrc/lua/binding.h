@@ -52,9 +52,6 @@ struct l_session *l_check_session(lua_State *L, int index);
 /* session.c: the form of a command's answer at `index`: "reply", "lines", ... */
 enum stls_answer_form l_check_form(lua_State *L, int index);
 
-/* session.c: [-0, +1] the typed arguments from `first` on, in pairs, in an array on the top. */
-struct stls_arg *l_check_args(lua_State *L, int first, size_t *count_r);
-
 /* session.c: raises what the encoder refused, if it did; nothing was sent. */
 void l_check_refusal(lua_State *L, const char *during, const char *refusal);
 
