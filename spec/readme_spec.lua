@@ -428,8 +428,8 @@ describe("csrc/README.md", function()
     end
   end)
 
-  it("is no longer than 150 lines", function()
-    assert.is_true(#lines_of "csrc/README.md" <= 150)
+  it("is no longer than 160 lines", function()
+    assert.is_true(#lines_of "csrc/README.md" <= 160)
   end)
 
   it("names functions, types and values that are there", function()

@@ -59,20 +59,6 @@ local function check_texts(given)
   end
 end
 
---- What `on` may have: functions for what an IMAP server says unasked.
-local handler_names = { alert = true, exists = true, expunge = true, fetch = true, bye = true }
-
-local function check_handlers(on)
-  for name, handler in pairs(on) do
-    if not handler_names[name] then
-      misuse("unknown handler '%s' in option 'on'", tostring(name))
-    end
-    if type(handler) ~= "function" then
-      misuse("handler '%s' in option 'on' must be a function, not a %s", name, type(handler))
-    end
-  end
-end
-
 local deepest = 1000 -- nested values become nested calls in C
 
 local function check_limits(limits)
@@ -157,7 +143,6 @@ function options.check(protocol, given, extra)
   check_types(given, extra)
   if not given.host then misuse("option 'host' is missing") end
   check_texts(given)
-  if given.on then check_handlers(given.on) end
   if given.limits then check_limits(given.limits) end
   if given.loop then check_loop(given.loop) end
   if given.client_key and not given.client_cert then
