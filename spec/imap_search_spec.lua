@@ -392,6 +392,14 @@ describe("a search that is kept up to date (RFC 5267)", function()
       on = { search = function(value) told[#told + 1] = value end } })
   end)
 
+  it("says why it will not be", function()
+    converse({ { "UID SEARCH RETURN (UPDATE ALL) ALL", '* ESEARCH (TAG "%T") UID ALL 3\r\n'
+      .. '* NO [NOUPDATE "%T"] Too many contexts\r\n%T OK done\r\n' } }, function(session)
+      assert.same({ uid = true, tag = "A2", all = "3", no_update = "Too many contexts" },
+        session:search({}, { returns = { "update", "all" } }))
+    end, { capabilities = capabilities })
+  end)
+
   it("is ended by its tag alone, where the server has contexts", function()
     local ok, why = with_no_command(function(session) return session:cancel_update() end,
       capabilities)

@@ -139,6 +139,11 @@ local function new_results(self, during, plain)
     weigh = self:bounded(during) }, Results)
 end
 
+--- RFC 5267 4.3.1: the search is answered, but there will be no updates.
+local function refuses_updates(value, tag)
+  return type(value) == "table" and value.code == "NOUPDATE" and value.noupdate == tag
+end
+
 --- Takes an untagged response: see `take` in starttls.imap.class.
 -- @param tag  the command's
 function Results:take(tag, name, value, weight)
@@ -146,6 +151,7 @@ function Results:take(tag, name, value, weight)
     self.table = self.table or {}
     merge(self.table, value)
   elseif name == self.plain then self:add_numbers(value)
+  elseif refuses_updates(value, tag) then self.no_update = value.text
   else return false end
   return self.weigh(weight)
 end
@@ -259,7 +265,7 @@ function returns.gather(self, request, given, able, plain)
     -- "save" alone is answered with OK (RFC 5182 2.1).
     if able then told = told or { uid = by_uid } end
     told = told or compute(results.numbers, given, by_uid, plain == "SORT")
-    told.tag = told.tag or request.tag
+    told.tag, told.no_update = told.tag or request.tag, results.no_update
     return told
   end
   return returns.explain(request)
