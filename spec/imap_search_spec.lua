@@ -355,7 +355,7 @@ describe("what a search is to return", function()
     end)
   end
 
-  local nothing = { "count", { "COUNT" }, { "partial" }, { "base" }, { 5 }, { count = true },
+  local nothing = { "count", {}, { "COUNT" }, { "partial" }, { "base" }, { 5 }, { count = true },
     { partial = 5 }, { partial = "1" }, { partial = "1:-2" }, { partial = "0:1" },
     { partial = "1:2)" }, { "all", partial = "1:2" } }
   for number, given in ipairs(nothing) do

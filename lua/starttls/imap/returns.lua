@@ -53,6 +53,7 @@ local function names_of(given, family, what)
   end
   for index, name in ipairs(given) do names[index] = name end
   if given.partial then names[#names + 1] = "partial" end
+  if #names == 0 then error(what .. ": returns is empty", 0) end
   return names
 end
 
