@@ -48,7 +48,7 @@ bool stls_utf7_encode(struct stls_slice mailbox, struct stls_buffer *out) {
   uint32_t point;
   while (mailbox.len > 0) {
     bool plain;
-    if (!stls_slice_take_utf8(&mailbox, &point)) return false;
+    if (!stls_utf8_take(&mailbox, &point)) return false;
     plain = point >= ' ' && point <= '~';
     if (plain && shifted) end_shift(&bits, out);
     if (!plain && !shifted) stls_buffer_append_char(out, '&');
