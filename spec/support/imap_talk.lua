@@ -13,8 +13,6 @@
 
 local Peer = require "spec.support.peer"
 
-local imap = require "starttls.imap"
-
 local imap_talk = {}
 
 -- A command, and its tag.
@@ -50,6 +48,7 @@ end
 -- @param use        function(session)
 -- @param more       optional: `capabilities` of the peer, `on` and `limits` of the session
 function imap_talk.converse(exchanges, use, more)
+  local imap = require "starttls.imap" -- here, as the peer's process is to do without it
   more = more or {}
   local peer <close> = Peer.start(function(p, args)
     require("spec.support.imap_talk").play(p, args)
