@@ -1,6 +1,8 @@
 --- IMAP: mailboxes and messages (RFC 9051, RFC 3501).
--- May rely on starttls.session and on the files of starttls/imap/, which hold the methods.
+-- May rely on starttls.session, starttls.core and the files of starttls/imap/, which hold the
+-- methods.
 local session = require "starttls.session"
+local core = require "starttls.core"
 local Imap = require "starttls.imap.class"
 require "starttls.imap.mailboxes"
 require "starttls.imap.listing"
@@ -8,6 +10,7 @@ require "starttls.imap.enable"
 require "starttls.imap.select"
 require "starttls.imap.fetch"
 require "starttls.imap.search"
+require "starttls.imap.sort"
 require "starttls.imap.messages"
 require "starttls.imap.append"
 require "starttls.imap.watch"
@@ -36,6 +39,17 @@ function imap.connect(given)
   return self, err
 end
 
+--- The numbers of a set as text, in its order: "1:3,7" has 1, 2, 3 and 7, "" none.
+-- @param set    text, as results have it
+-- @param limit  how many there may be, default 10 million
+-- @return an array of integers; or nil and the reason: there are more, or it is no such set, as
+--         "1:*" is none
+imap.numbers_of = core.numbers_of
+
+--- The shortest set that has these numbers, as text: { 1, 2, 3, 7 } becomes "1:3,7".
+-- @param numbers  an array of positive integers, in any order; raises for anything else
+-- @return the text; "" for no numbers
+imap.set_of = core.set_of
 
 --- Says goodbye, waits for the answer and closes (LOGOUT).
 function Imap:logout()

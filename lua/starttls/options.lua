@@ -62,7 +62,7 @@ end
 --- What `on` may have: functions for what an IMAP server says unasked.
 local handler_names = {
   alert = true, bye = true, exists = true, expunge = true, fetch = true, flags = true, list = true,
-  metadata = true, overflow = true, progress = true, recent = true, referral = true,
+  metadata = true, overflow = true, progress = true, recent = true, referral = true, search = true,
   status = true, vanished = true,
 }
 

@@ -146,13 +146,14 @@ end
 -- @param self      the session
 -- @param during    the phase, for errors
 -- @param form      what the answer brings: "reply", "lines" or "content"
--- @param handlers  as for run
+-- @param handlers  as for run; also `begun`, which is called when the command is on its way
 -- @param ...       typed arguments
 -- @return the reply, or nil and an error
 function session.exchange(self, during, form, handlers, ...)
   local reply
   handlers.reply = function(_, given) reply = given end
   local operation, why = self:command(during, form, ...)
+  if operation and handlers.begun then handlers.begun(operation) end
   local done, err = self:run(operation, handlers, why)
   if not done then return nil, err end
   return reply

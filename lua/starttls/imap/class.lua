@@ -17,6 +17,7 @@
 --   follow   function(reply, values) -> the request that goes on from here, or nil and an error
 --   result   instead of all these: nothing is to be asked, this is what the caller gets
 --   kind, by_seq, alone  what may be in flight beside it: see pipeline.lua
+--   tag      set once the command is on its way: what its answers may name (RFC 4466 2.6.2)
 local session = require "starttls.session"
 local errors = require "starttls.error"
 
@@ -64,6 +65,7 @@ function events.BYE(_, _, value) return "bye", value.text end
 function events.LIST(_, _, value) return "list", value end
 function events.STATUS(_, _, value) return "status", value end
 function events.METADATA(_, _, value) return "metadata", value end
+function events.ESEARCH(_, _, value) return "search", value end -- RFC 5267 4.3
 
 function events.FLAGS(self, _, value)
   if self.mailbox then self.mailbox.flags = value end
@@ -176,6 +178,7 @@ local function exchange(self, request)
     if taken == false then return self:unasked(name, number, value) end
     return taken, err
   end
+  function handlers.begun(operation) request.tag = operation:tag() end
   return session.exchange(self, request.during, request.form or "reply", handlers,
     request.args:unpack())
 end

@@ -4,7 +4,7 @@
 -- What would be ambiguous is held back until the commands before it are answered:
 --   * a command with sequence numbers behind one that permits EXPUNGE, and every command that
 --     isn't FETCH, STORE or SEARCH (UID FETCH and the like among them) permits it;
---   * STORE beside FETCH or SEARCH, as one changes what the other tells;
+--   * STORE beside FETCH, SEARCH and the like, as one changes what the other tells;
 --   * two commands whose untagged answers look alike, unless the requests tell them apart;
 --   * what changes the session's state (`alone`), and what waits for "+" inside of itself.
 local Imap = require "starttls.imap.class"
@@ -32,7 +32,7 @@ end
 
 -- {====== What may be in flight beside what ======
 
-local reads = { fetch = true, search = true }
+local reads = { fetch = true, search = true, sort = true }
 local seq_safe = { fetch = true, store = true, search = true }
 
 --- Untagged responses that say which command they answer.
@@ -110,7 +110,7 @@ function Pipeline:send()
     if not self:dispatch(request) then return end
     table.remove(self.waiting, 1)
     self.sent = self.sent + 1
-    request.number = self.sent
+    request.number, request.tag = self.sent, self.operation:tag()
     self.flight[#self.flight + 1] = request
   end
 end
