@@ -302,9 +302,10 @@ void stls_imap_command_sent(struct stls_dialogue *d) {
   if (stop && !stop->waits) want_content(d);
 }
 
+/* RFC 3502 3: of several messages none is delivered before the last one's end. */
 void stls_imap_content_ended(struct stls_dialogue *d) {
-  d->awaits_delivery = true;
   go_on(d);
+  d->awaits_delivery = !stls_dialogue_is_stopped(d);
 }
 
 static bool is_sending_content(const struct stls_dialogue *d) {
