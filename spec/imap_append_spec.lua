@@ -419,6 +419,22 @@ describe("an IMAP session", function()
       assert(session:ask("delete", {}, "atom", "DELETE", "mailbox", name))
     end)
 
+    it("appends the same file twice", function()
+      local directory <close> = process.temporary_directory()
+      process.write_file(directory.path .. "/message", "skipped\nSubject: x\n\nsame\n")
+      local file <close> = assert(io.open(directory.path .. "/message", "rb"))
+      file:read "l"
+      local places = assert(session:append_all("INBOX", { { message = file }, { message = file } }))
+      assert(session:pipeline(function(p)
+        file:seek("set", 8)
+        places[3], places[4] = p:append("INBOX", file), p:append("INBOX", file)
+      end))
+      for index, place in ipairs(places) do
+        if index > 2 then place = assert(place:get()) end
+        assert.equals("Subject: x\r\n\r\nsame\r\n", (body_of(place)))
+      end
+    end)
+
     it("appends octets of any kind, and fetches them into a sink", function()
       local octets = {}
       for octet = 0, 255 do octets[#octets + 1] = string.char(octet) end

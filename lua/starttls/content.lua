@@ -136,15 +136,25 @@ local function text_with_crlf(text)
   return (source() or "") .. (source() or "")
 end
 
+--- A source of a file from a place on, wherever else it was read in the meantime.
+local function source_from(file, start)
+  local read, begun = content.source(file), false
+  return function()
+    if not begun then file:seek("set", start) end
+    begun = true
+    return read()
+  end
+end
+
 local function measured_file(file, start, as_is)
   local function source()
-    local plain = content.source(file)
+    local plain = source_from(file, start)
     return as_is and plain or content.with_crlf(plain)
   end
   local size, has_nul = measure(source())
   if not size then return nil, has_nul end
-  file:seek("set", start)
   if has_nul and not as_is then return measured_file(file, start, true) end
+  file:seek("set", start)
   return source(), size, has_nul
 end
 

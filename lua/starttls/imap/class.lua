@@ -157,7 +157,7 @@ end
 
 --- An error that also tells what of the call was done before.
 function Imap.blamed(request, err)
-  return request.done and errors.with(err, request.done) or err
+  return request.done and errors.is(err) and errors.with(err, request.done) or err
 end
 
 --- What a request's reply means for the caller.
