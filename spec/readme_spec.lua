@@ -312,7 +312,12 @@ describe("README.md", function()
 
   it("lists the options that connect() takes, and no other", function()
     local source = process.read_file "lua/starttls/options.lua"
-    local taken = { client_name = true, on = true }
+    local taken = {}
+    for _, protocol in ipairs { "smtp", "imap", "pop3" } do -- what only one of them has
+      local extra = process.read_file(("lua/starttls/%s.lua"):format(protocol))
+        :match "session%.connect%(%u%w+, given, (%b{})"
+      for name in extra:gmatch "([%a_]+) =" do taken[name] = true end
+    end
     for name in source:match("local common = (%b{})"):gmatch "([%a_]+) =" do taken[name] = true end
     assert.same(taken, first_names("### Options of `connect`", "### All sessions"))
   end)
@@ -428,8 +433,8 @@ describe("csrc/README.md", function()
     end
   end)
 
-  it("is no longer than 150 lines", function()
-    assert.is_true(#lines_of "csrc/README.md" <= 150)
+  it("is no longer than 200 lines", function()
+    assert.is_true(#lines_of "csrc/README.md" <= 200)
   end)
 
   it("names functions, types and values that are there", function()

@@ -112,9 +112,9 @@ local function measure(source)
   end
 end
 
---- Writes a source into a temporary file, so that it can be read twice.
--- @return the file, or nil and an error
-local function spool(source)
+--- Writes a source into a temporary file, so that its size is known and it can be read again.
+-- @return the file, at its beginning, and its size; or nil and an error
+function content.spool(source)
   local file, err = io.tmpfile()
   if not file then return nil, err end
   repeat
@@ -126,8 +126,9 @@ local function spool(source)
       return nil, err
     end
   until not piece
+  local size = file:seek "end"
   file:seek "set"
-  return file
+  return file, size
 end
 
 --- A string with CRLF line ends.
@@ -174,7 +175,7 @@ function content.measured(message, what, as_is)
   local file, start = message, is_open_file(message) and message:seek()
   if not start then
     local err
-    file, err = spool(source)
+    file, err = content.spool(source)
     if not file then return nil, err end
     start = 0
   end

@@ -3,6 +3,8 @@
 local session = require "starttls.session"
 local Imap = require "starttls.imap.class"
 require "starttls.imap.mailboxes"
+require "starttls.imap.enable"
+require "starttls.imap.select"
 require "starttls.imap.fetch"
 require "starttls.imap.search"
 require "starttls.imap.messages"
@@ -10,30 +12,21 @@ require "starttls.imap.transfer"
 require "starttls.imap.append"
 require "starttls.imap.watch"
 require "starttls.imap.pipeline"
+require "starttls.imap.compress"
+local sync = require "starttls.imap.sync"
 
-local imap = {}
-
-local function check_events(on)
-  for name, handler in pairs(type(on) == "table" and on or {}) do
-    if not Imap.event_names[name] then
-      error(("connect: on.%s: there is no such event"):format(tostring(name)), 0)
-    end
-    if type(handler) ~= "function" then
-      error(("connect: on.%s must be a function"):format(name), 0)
-    end
-  end
-end
+local imap = { sync = sync }
 
 --- Opens a session: encrypted, verified and, when credentials are given, authenticated.
 -- @param given  options as in README.md; also on = { alert = f, exists = f, ... }: functions for
 --               what the server says unasked
 -- @return a session, or nil and an error
 function imap.connect(given)
-  if type(given) == "table" then check_events(given.on) end
-  local self, err = session.connect(Imap, given, { on = "table" })
+  local self, err = session.connect(Imap, given, { on = "table", eager = "table" })
   if self then self.enabled = {} end
   return self, err
 end
+
 
 --- Says goodbye, waits for the answer and closes (LOGOUT).
 function Imap:logout()

@@ -1,14 +1,19 @@
 --- SMTP submission: connect, send, and the smaller commands (RFC 5321, RFC 6409).
--- May rely on starttls.core, starttls.session, starttls.arguments, starttls.content and
--- starttls.error.
+-- May rely on starttls.core, starttls.session, starttls.arguments, starttls.content,
+-- starttls.error and starttls.smtp.*.
 local core = require "starttls.core"
 local session = require "starttls.session"
 local arguments = require "starttls.arguments"
 local content = require "starttls.content"
 local errors = require "starttls.error"
+local Letter = require "starttls.smtp.letter"
+local Outbox = require "starttls.smtp.outbox"
 
 local smtp = {}
 local Smtp = session.class "smtp"
+
+--- The class of sessions, for LMTP, which differs in little.
+smtp.class = Smtp
 
 --- Opens a session: encrypted, verified and, when credentials are given, authenticated.
 -- @param given  options as in README.md; also client_name, what EHLO says (default: our
@@ -34,13 +39,20 @@ local function as_list(to)
   return to
 end
 
+local fields = { from = true, to = true, message = true, binary = true }
+
+--- Checks a message's description.
+-- @return the array of recipients. Raises on misuse.
 local function check_envelope(envelope)
   if type(envelope) ~= "table" then error("send: takes a table with from, to and message", 0) end
-  local known = { from = true, to = true, message = true }
   for name in pairs(envelope) do
-    if not known[name] then error(("send: unknown field '%s'"):format(tostring(name)), 0) end
+    if not fields[name] then error(("send: unknown field '%s'"):format(tostring(name)), 0) end
   end
   check_address(envelope.from, "the address in 'from'")
+  if envelope.binary ~= nil and type(envelope.binary) ~= "boolean" then
+    error("send: 'binary' must be a boolean", 0)
+  end
+  if type(envelope.message) ~= "string" then content.source(envelope.message, "send: 'message'") end
   return as_list(envelope.to)
 end
 
@@ -48,22 +60,41 @@ local function unsupported(message)
   return nil, errors.new { kind = "unsupported", during = "mail", message = message }
 end
 
+local function has_8bit_address(from, to)
+  for _, address in ipairs(to) do
+    if core.is_8bit(address) then return true end
+  end
+  return core.is_8bit(from)
+end
+
+--- What is to be said of the content's octets (RFC 6152, RFC 3030).
+-- @return the parameter, or nil when there is none; or nil and an error
+local function body_type(self, envelope)
+  local message = envelope.message
+  local is_text = type(message) == "string"
+  if envelope.binary then
+    if self:has "BINARYMIME" and self:has "CHUNKING" then return "BODY=BINARYMIME" end
+    return unsupported "the server does not offer BINARYMIME"
+  end
+  if is_text and message:find("\0", 1, true) then
+    return unsupported "the message has a NUL octet, which only BINARYMIME can carry"
+  end
+  -- A stream is declared as 8-bit where that is possible, as nobody can tell beforehand.
+  local is_8bit = not is_text or core.is_8bit(message)
+  if is_8bit and self:has "8BITMIME" then return "BODY=8BITMIME" end
+  if is_8bit and is_text then
+    return unsupported "the message has 8-bit text, and the server does not offer 8BITMIME"
+  end
+end
+
 --- What the message needs of the server that can be told before it is sent.
 -- @return typed arguments for MAIL, or nil and an error
 local function mail_parameters(self, envelope, to, size)
-  local message = envelope.message
   local params = {}
-  if type(message) == "string" and message:find("\0", 1, true) then
-    return unsupported "the message has a NUL octet, which SMTP can't carry"
-  end
-  -- A stream is declared as 8-bit where that is possible, as nobody can tell beforehand.
-  local is_8bit = type(message) ~= "string" or core.is_8bit(message)
-  if is_8bit and self:has "8BITMIME" then
-    params[#params + 1] = "BODY=8BITMIME"
-  elseif type(message) == "string" and is_8bit then
-    return unsupported "the message has 8-bit text, and the server does not offer 8BITMIME"
-  end
-  if core.is_8bit(envelope.from .. table.concat(to)) then
+  local body, why = body_type(self, envelope)
+  if why then return nil, why end
+  params[1] = body
+  if has_8bit_address(envelope.from, to) then
     if not self:has "SMTPUTF8" then
       return unsupported "an address is not ASCII, and the server does not offer SMTPUTF8"
     end
@@ -93,73 +124,107 @@ local function size_of(message)
   return size - at
 end
 
-local function rejection(address, reply)
-  return { address = address, code = reply.code, status = reply.status, text = reply.text,
-    temporary = reply.class == "transient" }
-end
-
---- The error for a message that nobody was accepted for, or that was refused as a whole.
--- @param phase  how far it went: "mail", "data" or "delivery"
-local function refusal(result, phase, sender)
-  local first, reply = result.rejected[1], result.reply
-  local err
-  if phase == "mail" then
-    err = errors.from_reply("rejected", "mail",
-      sender == "" and "the server refuses a message without a sender"
-        or "the server refuses the sender " .. sender, reply)
-  elseif #result.accepted == 0 then
-    err = errors.from_reply("rejected", "rcpt",
-      #result.rejected == 1 and ("the server refuses the recipient %s"):format(first.address)
-        or ("the server refuses all %d recipients; the first, %s")
-          :format(#result.rejected, first.address),
-      { code = first.code, status = first.status, text = first.text,
-        class = first.temporary and "transient" or "permanent" })
-  else
-    err = errors.from_reply("rejected", phase, "the server refuses the message", reply)
+--- A letter from a checked envelope; one that can't go out is done, with its failure.
+local function make_letter(self, envelope, to)
+  local letter = Letter.new(envelope.from, to, envelope.message, envelope.binary)
+  local params, why = mail_parameters(self, envelope, to, size_of(envelope.message))
+  if not params then
+    letter.failure, letter.done = why, true
+    return letter
   end
-  err.rejected = result.rejected
-  return nil, err
+  local mail = { "path", envelope.from }
+  for _, param in ipairs(params) do
+    mail[#mail + 1] = "atom"
+    mail[#mail + 1] = param
+  end
+  letter.mail = mail
+  return letter
 end
 
 --- Sends one message.
 -- @param envelope  from (address, "" for the null sender), to (address or array), message
---                  (string, open file or LTN12 source; line ends become CRLF on the wire)
+--                  (string, open file or LTN12 source; line ends become CRLF on the wire),
+--                  binary (true: the message goes as it is, NUL and all, RFC 3030)
 -- @return a result: accepted (array of addresses), rejected (array of { address, code,
---         status, text, temporary }), reply { code, status, text }; or nil and an error,
---         when nobody was accepted or the content was refused. Raises on misuse,
---         such as a line break in an address.
+--         status, text, temporary }), reply { code, status, text }, replies (all of them,
+--         where there are several); or nil and an error, when nobody was accepted or the
+--         content was refused. Raises on misuse, such as a line break in an address.
 function Smtp:send(envelope)
   local to = check_envelope(envelope)
-  local source = content.source(envelope.message, "send: 'message'")
   local drained, drain_error = self:drain()
   if not drained then return nil, drain_error end
-  local params, why = mail_parameters(self, envelope, to, size_of(envelope.message))
-  if not params then return nil, why end
-  local args = arguments.of("MAIL"):add("keyword", "FROM:"):add("path", envelope.from)
-  for _, param in ipairs(params) do args:add("atom", param) end
-  local result, phase = { accepted = {}, rejected = {} }, "mail"
-  local feed = session.feeder(source, "content")
-  local operation, refused = self.core:transaction(to, args:unpack())
-  local done, err = self:run(operation, {
-    recipient = function(_, index, reply)
-      phase = "data"
-      if reply.class == "positive" then table.insert(result.accepted, to[index])
-      else table.insert(result.rejected, rejection(to[index], reply)) end
-    end,
-    want_content = function(given)
-      phase = "delivery"
-      return feed(given)
-    end,
-    reply = function(_, reply) result.reply = reply end,
-  }, refused)
-  if not done then
-    if errors.is(err) and #result.rejected > 0 then err.rejected = result.rejected end
-    return nil, err
+  local outbox, err = Outbox.open(self, 1, function()
+    local given = envelope
+    envelope = nil
+    return given and make_letter(self, given, to)
+  end)
+  if not outbox then return nil, err end
+  local _ <close> = outbox.operation
+  local letter = outbox:next()
+  if outbox:next() then error("send: more than one letter") end
+  return letter:outcome()
+end
+
+local default_window, greatest_window = 32, 1000
+
+local function check_settings(settings)
+  for name in pairs(settings) do
+    if name ~= "window" then
+      error(("send_all: unknown setting '%s'"):format(tostring(name)), 0)
+    end
   end
-  if #result.accepted == 0 or result.reply.class ~= "positive" then
-    return refusal(result, phase, envelope.from)
+  local window = settings.window or default_window
+  if math.type(window) ~= "integer" or window < 1 or window > greatest_window then
+    error(("send_all: 'window' must be an integer from 1 to %d"):format(greatest_window), 0)
   end
-  return result
+  return window
+end
+
+--- A function that gives one message after the other.
+local function iterator_of(messages)
+  if type(messages) == "function" then return messages end
+  if type(messages) ~= "table" then
+    error("send_all: takes a function that returns messages, or an array of them", 0)
+  end
+  local at = 0
+  return function()
+    at = at + 1
+    return messages[at]
+  end
+end
+
+--- Sends many messages: where the server has PIPELINING, the next ones go out before the
+-- answers to the ones before have come (RFC 2920).
+-- @param messages  function that returns the next message, as for send, or nil at the end;
+--                  or an array of messages
+-- @param settings  optional: { window = n }, how many may be under way at a time (32)
+-- @return an iterator, for a generic `for`, over the outcomes in the order of the messages:
+--         number, result (as from send) or nil, error or nil, and the message. When the
+--         session is lost, each message that was taken has its outcome, and the loop ends.
+--         Raises on misuse, at the message's turn, and the error object when the session
+--         can't begin to send.
+function Smtp:send_all(messages, settings)
+  local window = check_settings(settings or {})
+  local give = iterator_of(messages)
+  local drained, err = self:drain()
+  if not drained then error(err, 0) end
+  local outbox
+  outbox, err = Outbox.open(self, window, function()
+    local envelope = give()
+    if envelope == nil then return nil end
+    local letter = make_letter(self, envelope, check_envelope(envelope))
+    letter.envelope = envelope
+    return letter
+  end)
+  if not outbox then error(err, 0) end
+  local number = 0
+  return function()
+    local letter = outbox:next()
+    if not letter then return nil end
+    number = number + 1
+    local result, failure = letter:outcome()
+    return number, result, failure, letter.envelope
+  end, nil, nil, outbox.operation
 end
 
 --- Asks whether an address exists (VRFY). Most servers won't tell.
