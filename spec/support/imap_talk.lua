@@ -13,8 +13,6 @@
 
 local Peer = require "spec.support.peer"
 
-local imap = require "starttls.imap"
-
 local imap_talk = {}
 
 -- A command, and its tag.
@@ -51,6 +49,7 @@ end
 -- @param more       optional: `capabilities` of the peer, `on` and `limits` of the session
 function imap_talk.converse(exchanges, use, more)
   more = more or {}
+  local imap = require "starttls.imap" -- not for the peer's process, which has another interpreter
   local peer <close> = Peer.start(function(p, args)
     require("spec.support.imap_talk").play(p, args)
   end, { exchanges = exchanges, capabilities = more.capabilities or {} })
