@@ -48,8 +48,8 @@ end
 -- @param use        function(session)
 -- @param more       optional: `capabilities` of the peer, `on` and `limits` of the session
 function imap_talk.converse(exchanges, use, more)
+  local imap = require "starttls.imap" -- not in the peer's process, which has no sanitizers
   more = more or {}
-  local imap = require "starttls.imap" -- not for the peer's process, which has another interpreter
   local peer <close> = Peer.start(function(p, args)
     require("spec.support.imap_talk").play(p, args)
   end, { exchanges = exchanges, capabilities = more.capabilities or {} })
