@@ -169,6 +169,15 @@ describe("README.md", function()
         assert.matches("Subject: From a file\n", process.read_file(found[1].path), 1, true)
       end,
     },
+    ["The envelope"] = {
+      after = function()
+        for _, user in ipairs { "alice", "bob" } do
+          local text = process.read_file(wait_for_mail(user, 1)[1].path)
+          assert.matches("\nSubject: Lunch\n\nAt noon?\n", text, 1, true)
+          assert.is_nil(text:find("\nBcc:", 1, true))
+        end
+      end,
+    },
     ["Fetching with IMAP"] = {
       before = function()
         mail:deliver("alice", letter "Small")
@@ -322,6 +331,18 @@ describe("README.md", function()
     assert.same(taken, first_names("### Options of `connect`", "### All sessions"))
   end)
 
+  it("lists the options that send() takes, and no other", function()
+    local source = process.read_file "lua/starttls/smtp/parameters.lua"
+    local taken, rows = {}, { "| option of `send` | needs | what it is |", "A recipient's" }
+    for name in source:match("local known = (%b{})"):gmatch "([%l_%d]+) =" do taken[name] = true end
+    for name in source:gmatch '{ name = "([%l_]+)",' do taken[name] = true end
+    for name, extension in source:gmatch '{ name = "([%l_]+)", needs = "([%u%d-]+)"' do
+      local told = part(table.unpack(rows)):match("| `" .. name .. "` | ([^|]+) |")
+      assert.equal(extension, told, name)
+    end
+    assert.same(taken, first_names(table.unpack(rows)))
+  end)
+
   it("lists the limits, with their defaults", function()
     local header = process.read_file "csrc/base/limits.h"
     local source = process.read_file "lua/starttls/session.lua"
@@ -363,9 +384,13 @@ describe("README.md", function()
   -- The files that hold the methods of each class.
   local method_files = { session = { "session" }, smtp = { "smtp" }, imap = { "imap" },
     pop3 = { "pop3" } }
-  for name in lfs.dir "lua/starttls/imap" do
-    local file = name:match "^(.*)%.lua$"
-    if file and file ~= "class" then table.insert(method_files.imap, "imap/" .. file) end
+  for _, protocol in ipairs { "smtp", "imap" } do
+    for name in lfs.dir("lua/starttls/" .. protocol) do
+      local file = name:match "^(.*)%.lua$"
+      if file and file ~= "class" then
+        table.insert(method_files[protocol], protocol .. "/" .. file)
+      end
+    end
   end
 
   local function sources(files)
@@ -381,7 +406,7 @@ describe("README.md", function()
     local names = {}
     local source = sources(method_files[protocol])
     for class, name in source:gmatch "\nfunction (%u%w+)[:.]([%l_]+)%(" do
-      if (" Session Smtp Imap Pop3 Message "):find(class) and not internal[name] then
+      if (" Session Smtp Queries Imap Pop3 Message "):find(class) and not internal[name] then
         names[name] = true
       end
     end

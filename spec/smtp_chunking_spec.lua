@@ -12,7 +12,7 @@ local letter = "Subject: x\r\n\r\n.x\r\n"
 
 local function envelope(to, message, binary)
   return { from = "sender@example.test", to = to or { a, b, c }, message = message or letter,
-    binary = binary }
+    body = binary and "binarymime" or nil }
 end
 
 local function connect(port, more)
@@ -307,7 +307,9 @@ describe("A message in chunks", function()
 
     it("is wanted by a boolean", function()
       serve(both, function(session)
-        assert.error_matches(function() session:send(envelope(a, "x", "yes")) end, "'binary'")
+        assert.error_matches(function()
+          session:send { from = "f@example.test", to = a, message = "x", body = "binary" }
+        end, "'body'")
       end)
     end)
   end)

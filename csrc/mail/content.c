@@ -99,6 +99,24 @@ bool stls_content_is_8bit(struct stls_slice text) {
   return false;
 }
 
+/* Where the line that begins at `at` ends: at its CR or LF, or with the text. */
+static size_t end_of_line(struct stls_slice text, size_t at) {
+  while (at < text.len && text.ptr[at] != '\r' && text.ptr[at] != '\n') at++;
+  return at;
+}
+
+bool stls_content_may_have_field(struct stls_slice text, const char *name) {
+  size_t at = 0;
+  while (at < text.len) {
+    size_t end = end_of_line(text, at);
+    if (end == at) return false;
+    if (stls_slice_starts(stls_slice_from(text, at), name)) return true;
+    if (end + 1 < text.len && text.ptr[end] == '\r' && text.ptr[end + 1] == '\n') end++;
+    at = end + 1;
+  }
+  return false;
+}
+
 void stls_content_decoder_init(struct stls_content_decoder *decoder) {
   decoder->state = STLS_CONTENT_LINE_START;
 }

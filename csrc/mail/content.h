@@ -35,6 +35,12 @@ bool stls_content_encode_end(struct stls_content_encoder *encoder, struct stls_b
 /* Whether any octet is above 127: the message needs 8BITMIME (RFC 6152). */
 bool stls_content_is_8bit(struct stls_slice text);
 
+/*
+ * Whether a line that begins with `name` (case ignored) is in a message before the first blank
+ * line: there may be a header field of that name, or there is none. Any of CR and LF ends a line.
+ */
+bool stls_content_may_have_field(struct stls_slice text, const char *name);
+
 enum stls_content_state {
   STLS_CONTENT_LINE_START,
   STLS_CONTENT_DOT,    /* a dot at a line's start: stuffed, or the end */

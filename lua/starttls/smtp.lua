@@ -1,13 +1,12 @@
 --- SMTP submission: connect, send, and the smaller commands (RFC 5321, RFC 6409).
--- May rely on starttls.core, starttls.session, starttls.arguments, starttls.content,
--- starttls.error and starttls.smtp.*.
-local core = require "starttls.core"
+-- May rely on starttls.session, starttls.content, starttls.envelope and what is in starttls/smtp/.
 local session = require "starttls.session"
-local arguments = require "starttls.arguments"
 local content = require "starttls.content"
-local errors = require "starttls.error"
+local envelope = require "starttls.envelope"
 local Letter = require "starttls.smtp.letter"
 local Outbox = require "starttls.smtp.outbox"
+local parameters = require "starttls.smtp.parameters"
+local queries = require "starttls.smtp.queries"
 
 local smtp = {}
 local Smtp = session.class "smtp"
@@ -23,96 +22,6 @@ function smtp.connect(given)
   return session.connect(Smtp, given, { client_name = "string" })
 end
 
---- RFC 6531 3.3: what is not ASCII is UTF-8. All else is checked where it is encoded.
-local function check_address(address, what)
-  if type(address) ~= "string" then
-    error(("send: %s must be a string, not %s"):format(what, type(address)), 0)
-  end
-  if not utf8.len(address) then error(("send: %s is not valid UTF-8"):format(what), 0) end
-end
-
-local function as_list(to)
-  if type(to) == "string" then to = { to } end
-  if type(to) ~= "table" then error("send: 'to' must be an address or an array of addresses", 0) end
-  if #to == 0 then error("send: 'to' is empty", 0) end
-  for _, address in ipairs(to) do check_address(address, "an address in 'to'") end
-  return to
-end
-
-local fields = { from = true, to = true, message = true, binary = true }
-
---- Checks a message's description.
--- @return the array of recipients. Raises on misuse.
-local function check_envelope(envelope)
-  if type(envelope) ~= "table" then error("send: takes a table with from, to and message", 0) end
-  for name in pairs(envelope) do
-    if not fields[name] then error(("send: unknown field '%s'"):format(tostring(name)), 0) end
-  end
-  check_address(envelope.from, "the address in 'from'")
-  if envelope.binary ~= nil and type(envelope.binary) ~= "boolean" then
-    error("send: 'binary' must be a boolean", 0)
-  end
-  if type(envelope.message) ~= "string" then content.source(envelope.message, "send: 'message'") end
-  return as_list(envelope.to)
-end
-
-local function unsupported(message)
-  return nil, errors.new { kind = "unsupported", during = "mail", message = message }
-end
-
-local function has_8bit_address(from, to)
-  for _, address in ipairs(to) do
-    if core.is_8bit(address) then return true end
-  end
-  return core.is_8bit(from)
-end
-
---- What is to be said of the content's octets (RFC 6152, RFC 3030).
--- @return the parameter, or nil when there is none; or nil and an error
-local function body_type(self, envelope)
-  local message = envelope.message
-  local is_text = type(message) == "string"
-  if envelope.binary then
-    if self:has "BINARYMIME" and self:has "CHUNKING" then return "BODY=BINARYMIME" end
-    return unsupported "the server does not offer BINARYMIME"
-  end
-  if is_text and message:find("\0", 1, true) then
-    return unsupported "the message has a NUL octet, which only BINARYMIME can carry"
-  end
-  -- A stream is declared as 8-bit where that is possible, as nobody can tell beforehand.
-  local is_8bit = not is_text or core.is_8bit(message)
-  if is_8bit and self:has "8BITMIME" then return "BODY=8BITMIME" end
-  if is_8bit and is_text then
-    return unsupported "the message has 8-bit text, and the server does not offer 8BITMIME"
-  end
-end
-
---- What the message needs of the server that can be told before it is sent.
--- @return typed arguments for MAIL, or nil and an error
-local function mail_parameters(self, envelope, to, size)
-  local params = {}
-  local body, why = body_type(self, envelope)
-  if why then return nil, why end
-  params[1] = body
-  if has_8bit_address(envelope.from, to) then
-    if not self:has "SMTPUTF8" then
-      return unsupported "an address is not ASCII, and the server does not offer SMTPUTF8"
-    end
-    params[#params + 1] = "SMTPUTF8"
-  end
-  local offered, limit = self:has "SIZE"
-  limit = offered and tonumber(limit) or 0
-  if size and offered then
-    if limit > 0 and size > limit then
-      return nil, errors.new { kind = "rejected", during = "mail",
-        message = ("the message has %d octets, and the server takes at most %d")
-          :format(size, limit) }
-    end
-    params[#params + 1] = ("SIZE=%d"):format(size)
-  end
-  return params
-end
-
 --- The message's size as far as it can be known without reading it.
 local function size_of(message)
   if type(message) == "string" then return #message end
@@ -124,45 +33,76 @@ local function size_of(message)
   return size - at
 end
 
---- A letter from a checked envelope; one that can't go out is done, with its failure.
-local function make_letter(self, envelope, to)
-  local letter = Letter.new(envelope.from, to, envelope.message, envelope.binary)
-  local params, why = mail_parameters(self, envelope, to, size_of(envelope.message))
-  if not params then
-    letter.failure, letter.done = why, true
-    return letter
-  end
-  local mail = { "path", envelope.from }
-  for _, param in ipairs(params) do
-    mail[#mail + 1] = "atom"
-    mail[#mail + 1] = param
-  end
-  letter.mail = mail
+--- A closed session says why; it offers nothing, which is not what is wrong with it.
+local function is_usable(self)
+  local err = self.core:error()
+  return not err, err
+end
+
+--- Checks a message as far as that needs no server.
+-- @return see parameters.check; also `size`, where it is known. Raises on misuse.
+local function plan_of(given)
+  local plan = parameters.check(given)
+  if type(plan.message) ~= "string" then content.source(plan.message, "send: 'message'") end
+  plan.size = size_of(plan.message)
+  return plan
+end
+
+--- Makes a letter of a plan, with all that can be done before a byte is sent.
+-- @return the letter, or nil and an error
+local function address(self, plan)
+  local is_addressed, addresses = plan.to ~= nil, {}
+  local ok, err = envelope.complete(plan)
+  if not ok then return nil, err end
+  if not is_addressed then plan.to = parameters.recipient_list(plan.to, plan.notify) end
+  local mail, recipients
+  mail, err = parameters.mail(self, plan)
+  if not mail then return nil, err end
+  recipients, err = parameters.recipients(self, plan)
+  if not recipients then return nil, err end
+  for index, to in ipairs(plan.to) do addresses[index] = parameters.address_of(to) end
+  local letter = Letter.new(plan.from, addresses, parameters.content(plan),
+    plan.asked.body == "BINARYMIME")
+  letter.mail, letter.recipients = mail, recipients
+  return letter
+end
+
+--- A letter of a plan; one that can't go out is done, with its failure.
+local function make_letter(self, plan)
+  local letter, err = address(self, plan)
+  if letter then return letter end
+  letter = Letter.new(plan.from or "", {}, "")
+  letter.failure, letter.done = err, true
   return letter
 end
 
 --- Sends one message.
--- @param envelope  from (address, "" for the null sender), to (address or array), message
---                  (string, open file or LTN12 source; line ends become CRLF on the wire),
---                  binary (true: the message goes as it is, NUL and all, RFC 3030)
+-- @param given  message (string, open file or LTN12 source; line ends become CRLF on the wire),
+--               from (address, "" for the null sender) and to (address or array), which the
+--               message's header tells where they are missing, and what extensions add: see
+--               README.md, "The envelope"
 -- @return a result: accepted (array of addresses), rejected (array of { address, code,
 --         status, text, temporary }), reply { code, status, text }, replies (all of them,
 --         where there are several); or nil and an error, when nobody was accepted or the
 --         content was refused. Raises on misuse, such as a line break in an address.
-function Smtp:send(envelope)
-  local to = check_envelope(envelope)
-  local drained, drain_error = self:drain()
-  if not drained then return nil, drain_error end
-  local outbox, err = Outbox.open(self, 1, function()
-    local given = envelope
-    envelope = nil
-    return given and make_letter(self, given, to)
+function Smtp:send(given)
+  local plan = plan_of(given)
+  local ok, err = self:drain()
+  if ok then ok, err = is_usable(self) end
+  if not ok then return nil, err end
+  local letter = make_letter(self, plan)
+  if letter.done then return letter:outcome() end
+  local outbox
+  outbox, err = Outbox.open(self, 1, function()
+    local only = letter
+    letter = nil
+    return only
   end)
   if not outbox then return nil, err end
   local _ <close> = outbox.operation
-  local letter = outbox:next()
+  local sent = outbox:next()
   if outbox:next() then error("send: more than one letter") end
-  return letter:outcome()
+  return sent:outcome()
 end
 
 local default_window, greatest_window = 32, 1000
@@ -210,10 +150,10 @@ function Smtp:send_all(messages, settings)
   if not drained then error(err, 0) end
   local outbox
   outbox, err = Outbox.open(self, window, function()
-    local envelope = give()
-    if envelope == nil then return nil end
-    local letter = make_letter(self, envelope, check_envelope(envelope))
-    letter.envelope = envelope
+    local given = give()
+    if given == nil then return nil end
+    local letter = make_letter(self, plan_of(given))
+    letter.envelope = given
     return letter
   end)
   if not outbox then error(err, 0) end
@@ -227,11 +167,7 @@ function Smtp:send_all(messages, settings)
   end, nil, nil, outbox.operation
 end
 
---- Asks whether an address exists (VRFY). Most servers won't tell.
--- @return the reply { code, status, text }, or nil and an error
-function Smtp:verify(address)
-  return self:ask("vrfy", {}, arguments.of("VRFY"):add("text", address):unpack())
-end
+for name, method in pairs(queries) do Smtp[name] = method end
 
 --- Drops a transaction, if there is one (RSET).
 function Smtp:reset()

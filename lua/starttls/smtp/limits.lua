@@ -3,15 +3,16 @@
 -- May rely on nothing.
 local limits = {}
 
---- Reads the value of the EHLO keyword LIMITS; limits we don't know are none of our business.
+--- Reads the value of the EHLO keyword LIMITS.
 -- @param value  "MAILMAX=5 RCPTMAX=100", or nil
--- @return a table: mails, recipients, domains; each a positive integer, or absent
+-- @return a table: mailmax, rcptmax, rcptdomainmax, and what else is a number, each a positive
+--         integer, or absent
 function limits.read(value)
-  local names = { MAILMAX = "mails", RCPTMAX = "recipients", RCPTDOMAINMAX = "domains" }
   local read = {}
-  for name, number in (value or ""):gmatch "(%S+)=(%d+)" do
-    local most = math.tointeger(tonumber(number))
-    if names[name:upper()] and most and most > 0 then read[names[name:upper()]] = most end
+  for word in (value or ""):gmatch "%S+" do
+    local name, digits = word:match "^([%w_-]+)=(%d+)$"
+    local most = name and math.tointeger(tonumber(digits))
+    if most and most > 0 then read[name:lower()] = most end
   end
   return read
 end
@@ -41,19 +42,19 @@ end
 function limits.split(addresses, most)
   local count = #addresses
   local groups, order = nil, nil
-  if most.domains then groups, order = by_domain(addresses) end
-  if order and #order <= most.domains then order = nil end
+  if most.rcptdomainmax then groups, order = by_domain(addresses) end
+  if order and #order <= most.rcptdomainmax then order = nil end
   if not order then
-    if count <= (most.recipients or count) then return nil end
+    if count <= (most.rcptmax or count) then return nil end
     groups, order = { {} }, { 1 }
     for i = 1, count do groups[1][i] = i end
   end
   local parts, part, domains = {}, nil, 0
   for _, domain in ipairs(order) do
-    if domains == most.domains then part = nil end
+    if domains == most.rcptdomainmax then part = nil end
     local counted = false
     for _, index in ipairs(groups[domain]) do
-      if not part or #part == most.recipients then
+      if not part or #part == most.rcptmax then
         part, domains, counted = {}, 0, false
         parts[#parts + 1] = part
       end

@@ -94,7 +94,7 @@ end
 --- Sends the envelope of a part. False when that can't be: then the part is over.
 local function begin_part(self, part)
   local letter, session = part.letter, self.session
-  local most = self.allowance.mails
+  local most = self.allowance.mailmax
   if most and session.mails >= most then
     end_part(part, too_many_mails(most))
     return false
