@@ -429,9 +429,9 @@ describe("an IMAP session", function()
         file:seek("set", 8)
         places[3], places[4] = p:append("INBOX", file), p:append("INBOX", file)
       end))
-      for index, place in ipairs(places) do
-        if index > 2 then place = assert(place:get()) end
-        assert.equals("Subject: x\r\n\r\nsame\r\n", (body_of(place)))
+      for index, added_at in ipairs(places) do
+        if index > 2 then added_at = assert(added_at:get()) end
+        assert.equals("Subject: x\r\n\r\nsame\r\n", (body_of(added_at)))
       end
     end)
 

@@ -285,8 +285,8 @@ describe("an IMAP session", function()
     local cases = {
       { "store", { { add = { "x" } } },
         { "* 1 FETCH (UID 1 FLAGS (x))\r\n%T OK [MODIFIED 3] one\r\n",
-          "* 2 FETCH (UID 3001 FLAGS (x))\r\n%T NO [MODIFIED 2999] two\r\n" },
-        { { seq = 1, uid = 1, flags = flags "x" }, { seq = 2, uid = 3001, flags = flags "x" },
+          "* 2 FETCH (UID 3901 FLAGS (x))\r\n%T NO [MODIFIED 2999] two\r\n" },
+        { { seq = 1, uid = 1, flags = flags "x" }, { seq = 2, uid = 3901, flags = flags "x" },
           modified = { 3, 2999 } }, { { seq = 1, uid = 1, flags = flags "x" }, modified = { 3 } } },
       { "expunge", {}, { "* 1 EXPUNGE\r\n" .. ok, "* VANISHED 3001\r\n" .. ok },
         { 1, uids = { 3001 } }, { 1 } },
