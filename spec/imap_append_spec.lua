@@ -85,6 +85,8 @@ local appends = {
   { "a message without a place, where the server tells none that makes sense", {},
     { { 'APPEND "x" {1}\r\na', "%T OK [APPENDUID 1 5:6] done\r\n" } }, method("append", "x", "a"),
     {} },
+  { "a message without a place, where the server's code is empty", {},
+    { { 'APPEND "x" {1}\r\na', "%T OK [APPENDUID] done\r\n" } }, method("append", "x", "a"), {} },
   { "octets of any kind where the server takes them", { "BINARY", "LITERAL+" },
     { { 'APPEND "x" ~{5+}\r\na\0b\nc', ok } }, method("append", "x", "a\0b\nc"), {} },
   { "binary octets that have no NUL, line ends and all", { "BINARY" },

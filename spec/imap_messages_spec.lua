@@ -161,6 +161,10 @@ local copies = {
   { "in an order of the server's", {},
     { { 'UID COPY 1:3 "x"', "%T OK [COPYUID 1 3,1:2 10:12] Done\r\n" } }, { "copy", "1:3", "x" },
     { uidvalidity = 1, source = { 3, 1, 2 }, destination = { 10, 11, 12 } } },
+  { "with codes that say nothing", {}, { { 'UID COPY 1 "x"', "%T OK [COPYUID] Done\r\n" } },
+    { "copy", 1, "x" }, {} },
+  { "with codes that say too little", {}, { { 'UID COPY 1 "x"', "%T OK [COPYUID 5 1] Done\r\n" } },
+    { "copy", 1, "x" }, {} },
   { "nothing, for which nothing is sent", {}, {}, { "copy", {}, "x" }, {} },
 }
 

@@ -62,7 +62,8 @@ end
 --- RFC 4315 3: one UID for each message, in their order; nothing is made of what is not so.
 -- @return an array of { uid, uidvalidity }, which are empty where the server did not tell
 local function places_of(told, count)
-  local uids, places = told and core.numbers_of(told.uids), {}
+  local is_told = type(told) == "table" and told.uidvalidity -- a code may come without arguments
+  local uids, places = is_told and core.numbers_of(told.uids), {}
   for index = 1, count do
     places[index] = uids and #uids == count
       and { uid = uids[index], uidvalidity = told.uidvalidity } or {}

@@ -57,7 +57,7 @@ end
 --- RFC 7162 3.1.3: some servers call it NO when messages were left as they are; those named in
 -- MODIFIED are, and all others are changed.
 local function is_partly_done(reply)
-  return reply.modified ~= nil
+  return type(reply.modified) == "string"
 end
 
 local function merge_stored(all, more)
@@ -79,7 +79,8 @@ local function store_request(self, text, item, values, settings)
       return weigh(weight)
     end,
     finish = function(reply)
-      if reply.modified then messages.modified = core.numbers_of(reply.modified) or {} end
+      local left = reply.modified
+      if left then messages.modified = type(left) == "string" and core.numbers_of(left) or {} end
       return messages
     end,
   }
@@ -135,7 +136,7 @@ local function note_gone(gone, name, number, value)
     gone[#gone + 1] = number
   elseif name == "VANISHED" and not value.earlier then
     gone.uids = gone.uids or {}
-    append_all(gone.uids, core.numbers_of(value.uids) or {})
+    append_all(gone.uids, core.numbers_of(value.uids or "") or {})
   else
     return false
   end

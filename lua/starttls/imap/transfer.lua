@@ -15,7 +15,7 @@ local core = require "starttls.core"
 -- @param told  { uidvalidity, source, destination } with set texts, or nil
 -- @return the same with arrays; empty when it tells nothing
 local function mapping_of(told)
-  if not told then return {} end
+  if type(told) ~= "table" or not told.uidvalidity then return {} end -- no arguments, or odd ones
   local source, destination = core.numbers_of(told.source), core.numbers_of(told.destination)
   if not source or not destination or #source ~= #destination or #source == 0 then return {} end
   return { uidvalidity = told.uidvalidity, source = source, destination = destination }
