@@ -3,6 +3,7 @@
 local session = require "starttls.session"
 local Imap = require "starttls.imap.class"
 require "starttls.imap.mailboxes"
+require "starttls.imap.listing"
 require "starttls.imap.enable"
 require "starttls.imap.select"
 require "starttls.imap.fetch"
@@ -13,9 +14,18 @@ require "starttls.imap.append"
 require "starttls.imap.watch"
 require "starttls.imap.pipeline"
 require "starttls.imap.compress"
+require "starttls.imap.account"
+require "starttls.imap.metadata"
+require "starttls.imap.quota"
+require "starttls.imap.rights"
+local marks = require "starttls.imap.execute"
 local sync = require "starttls.imap.sync"
 
 local imap = { sync = sync }
+
+-- What the arguments of session:execute() are, where they are no plain strings and numbers.
+imap.atom, imap.mailbox, imap.flag = marks.atom, marks.mailbox, marks.flag
+imap.set, imap.content, imap.null = marks.set, marks.content, marks.null
 
 --- Opens a session: encrypted, verified and, when credentials are given, authenticated.
 -- @param given  options as in README.md; also on = { alert = f, exists = f, ... }: functions for

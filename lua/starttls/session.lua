@@ -44,6 +44,24 @@ local function give_credential(self, operation, given, which)
   return true
 end
 
+--- Takes an operation that authenticates to its end. When it fails the session is closed.
+-- @param self       the session
+-- @param given      the caller's password or token
+-- @param operation  from the core, or nil and an error that says why there is none
+-- @return true, or nil and an error
+function session.log_in(self, given, operation, err)
+  if not operation then return nil, err end
+  local done, failure = self:run(operation, {
+    want_credential = function(op, which) return give_credential(self, op, given, which) end,
+  })
+  if not done then
+    self.core:close()
+    return nil, failure
+  end
+  self.secure = self.core:security()
+  return true
+end
+
 --- Connects, encrypts and authenticates.
 -- @param class  from session.class
 -- @param given  the caller's options
@@ -57,21 +75,13 @@ function session.connect(class, given, extra)
     trace = given.trace, on = given.on or {},
     string_limit = limits.string or default_string_limit,
     reply_limit = limits.reply or core.reply_limit,
-    host = given.host, path = given.path,
+    host = given.host, path = given.path, policy = options.policy(given),
   }, class)
   config.object = self
   self.core = core.new(config)
   local done
-  done, err = self:run(self.core:open(), {
-    want_credential = function(operation, which)
-      return give_credential(self, operation, given, which)
-    end,
-  })
-  if not done then
-    self.core:close()
-    return nil, err
-  end
-  self.secure = self.core:security()
+  done, err = session.log_in(self, given, self.core:open())
+  if not done then return nil, err end
   return self
 end
 

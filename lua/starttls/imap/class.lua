@@ -80,6 +80,7 @@ local told_by_code = {
 function events.OK(self, _, value)
   local code = value.code
   if code == "ALERT" then return "alert", value.text end
+  if code == "REFERRAL" then return "referral", value.referral end
   if code == "INPROGRESS" then return "progress", value.inprogress or {} end
   if code == "NOTIFICATIONOVERFLOW" then return "overflow", value.text end
   local field = told_by_code[code]
@@ -112,10 +113,11 @@ end
 
 local judge = Imap.judge
 
---- The reply, or nil and an error when it is a refusal. An alert may come with either, and is
--- for a person to see (RFC 9051 7.1).
+--- The reply, or nil and an error when it is a refusal. With either may come an alert, which is
+-- for a person to see (RFC 9051 7.1), or a referral (RFC 2193), which is never followed.
 function Imap:judge(during, reply)
   if reply.status == "ALERT" and self.on.alert then self.on.alert(reply.text) end
+  if reply.status == "REFERRAL" and self.on.referral then self.on.referral(reply.referral) end
   return judge(self, during, reply)
 end
 
@@ -217,12 +219,13 @@ end
 --- Whether the server has one of these capabilities.
 -- @param what  the call that needs it
 -- @param ...   names; any of them will do
--- @return true, or nil and an error of kind unsupported that names the first
+-- @return true, or nil and an error of kind unsupported that names the first; or the session's own
+--         when it is closed
 function Imap:needs(what, ...)
   for _, name in ipairs { ... } do
     if self:has(name) then return true end
   end
-  return nil, Imap.unsupported(what, (...))
+  return nil, self.core:error() or Imap.unsupported(what, (...))
 end
 
 -- }======
