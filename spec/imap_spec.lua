@@ -284,10 +284,7 @@ local transcripts = {
   { "a copy", 'UID COPY 2:4 "meeting"',
     "%T OK [COPYUID 38505 304,319:320 3956:3958] Done\r\n",
     function(session) return session:copy("2:4", "meeting") end,
-    { class = "positive", status = "COPYUID", text = "Done",
-      copyuid = { uidvalidity = 38505, source = "304,319:320", destination = "3956:3958" },
-      code_text = "COPYUID 38505 304,319:320 3956:3958",
-      arguments = { 38505, "304,319:320", "3956:3958" } } },
+    { uidvalidity = 38505, source = { 304, 319, 320 }, destination = { 3956, 3957, 3958 } } },
   { "what goes", "EXPUNGE", "* 3 EXPUNGE\r\n* 3 EXPUNGE\r\n* 5 EXPUNGE\r\n%T OK done\r\n",
     function(session) return session:expunge() end, { 3, 3, 5 } },
   { "what goes of some", "UID EXPUNGE 3000:3002", "* 3 EXPUNGE\r\n%T OK done\r\n",
@@ -1010,7 +1007,7 @@ describe("an IMAP session", function()
       local stored = assert(session:store(added.uid, { add = { "\\Deleted" } }))
       assert.is_true(stored[1].flags["\\Deleted"])
       assert(session:store("1", { add = { "\\Deleted" } }, { seq = true, silent = true }))
-      assert.equals("COPYUID", assert(session:copy(added.uid, "INBOX")).status)
+      assert.same({ added.uid }, assert(session:copy(added.uid, "INBOX")).source)
       assert.same({ 3 }, session:expunge { added.uid })
       assert.equals(3, mailbox.exists)
       assert(session:store(mailbox.uidnext + 1, { remove = { "\\Deleted" } }))

@@ -128,7 +128,8 @@ static int push_content(lua_State *L, const struct stls_event *event) {
 
 static int push_untagged(lua_State *L, const struct stls_imap_response *response) {
   lua_pushliteral(L, "untagged");
-  l_push_upper(L, response->name); /* RFC 9051 9, note 1: case does not matter */
+  if (stls_slice_is(response->name, "UIDFETCH")) lua_pushliteral(L, "FETCH"); /* RFC 9586 3 */
+  else l_push_upper(L, response->name); /* RFC 9051 9, note 1: case does not matter */
   if (response->has_number) lua_pushinteger(L, response->number);
   else lua_pushnil(L);
   l_push_response(L, response);

@@ -13,6 +13,7 @@
 --              server's words - where the server spoke
 --   reply      the reply to a command that was refused, with its response code's fields
 --   delivery   "unknown" when a message's end was sent and no answer came
+--   done, copied  what an IMAP call of several commands had done before one of them failed
 -- `tostring(err)` is one line with all of that, and `..` works on it.
 local core = require "starttls.core"
 
@@ -53,6 +54,17 @@ metatable.__name = "starttls.error"
 function errors.new(fields)
   fields.temporary = fields.temporary or false
   return setmetatable(fields, metatable)
+end
+
+--- A copy of an error that says more: the same one may have been given to others.
+-- @param err   the error
+-- @param tell  function(fields): changes the copy's fields
+-- @return the copy
+function errors.with(err, tell)
+  local fields = {}
+  for name, value in pairs(err) do fields[name] = value end
+  tell(fields)
+  return errors.new(fields)
 end
 
 --- Makes an error from a server's reply.

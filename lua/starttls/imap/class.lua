@@ -15,6 +15,7 @@
 --   accepts  function(reply) -> whether a refusal is an answer all the same
 --   finish   function(reply, values) -> what the caller gets; default the reply
 --   follow   function(reply, values) -> the request that goes on from here, or nil and an error
+--   done     function(fields): adds to the fields of an error what was done before this request
 --   result   instead of all these: nothing is to be asked, this is what the caller gets
 --   kind, by_seq, alone  what may be in flight beside it: see pipeline.lua
 --   tag      set once the command is on its way: what its answers may name (RFC 4466 2.6.2)
@@ -152,13 +153,18 @@ function Imap:prepare(request)
   return values
 end
 
+--- An error that also tells what of the call was done before.
+function Imap.blamed(request, err)
+  return request.done and errors.is(err) and errors.with(err, request.done) or err
+end
+
 --- What a request's reply means for the caller.
 -- @return the next request, or nil and then the caller's results
 function Imap:complete(request, reply, values)
   local accepted = request.accepts and request.accepts(reply)
   if not accepted then
     local ok, err = self:judge(request.during, reply)
-    if not ok then return nil, nil, err end
+    if not ok then return nil, nil, Imap.blamed(request, err) end
   end
   if request.follow then
     local next_request, err = request.follow(reply, values)
@@ -191,7 +197,7 @@ function Imap:perform(request, err)
     if request.result ~= nil then return request.result end
     local values = self:prepare(request)
     local reply, lost = exchange(self, request)
-    if not reply then return nil, lost end
+    if not reply then return nil, Imap.blamed(request, lost) end
     request, result, failure = self:complete(request, reply, values)
   end
   return result, failure

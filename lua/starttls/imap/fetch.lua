@@ -100,9 +100,10 @@ end
 
 --- A server may answer in several responses about one message (RFC 9051 7.5.2).
 function Fetch:join(message)
-  local earlier = self.partial[message.seq]
+  local key = message.seq or message.uid or 0
+  local earlier = self.partial[key]
   if not earlier then return message end
-  self.partial[message.seq] = nil
+  self.partial[key] = nil
   for name, value in pairs(message) do
     if name ~= "sections" or not earlier.sections then
       earlier[name] = value
@@ -124,7 +125,7 @@ function Fetch:take(name, _, value)
     return true
   end
   if not self:concerns(message) then return false end
-  self.partial[message.seq or 0] = message
+  self.partial[message.seq or message.uid or 0] = message
   return true
 end
 
@@ -238,7 +239,7 @@ function Stream:go_on()
   self.operation = nil
   local request, _, err = self.session:complete(self.request, self.reply, {})
   if err then error(err, 0) end
-  if request then self:begin(request) end
+  if request and request.result == nil then self:begin(request) end
 end
 
 function Stream:next()

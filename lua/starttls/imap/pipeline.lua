@@ -6,6 +6,7 @@
 --     isn't FETCH, STORE or SEARCH (UID FETCH and the like among them) permits it;
 --   * STORE beside FETCH, SEARCH and the like, as one changes what the other tells;
 --   * two commands whose untagged answers look alike, unless the requests tell them apart;
+--   * all but reading behind what goes on with further commands, which come first;
 --   * what changes the session's state (`alone`), and what waits for "+" inside of itself.
 local Imap = require "starttls.imap.class"
 local errors = require "starttls.error"
@@ -40,6 +41,7 @@ local tells_apart = { FETCH = true, ESEARCH = true }
 
 local function collide(earlier, request)
   if earlier.alone or request.alone then return true end
+  if earlier.follow and not (reads[earlier.kind] and reads[request.kind]) then return true end
   if request.by_seq and not (earlier.by_seq and seq_safe[earlier.kind]) then return true end
   if request.kind == "store" and reads[earlier.kind] then return true end
   if earlier.kind == "store" and reads[request.kind] then return true end
@@ -65,15 +67,22 @@ function Pipeline:add(request, err)
   local promise = setmetatable({ pipeline = self }, Promise)
   if not request then
     promise:resolve(nil, err)
-  elseif request.result ~= nil then
-    promise:resolve(request.result)
-  else
-    request.promise = promise
-    request.values = self.session:prepare(request)
-    self.waiting[#self.waiting + 1] = request
+  elseif self:place(request, promise, #self.waiting + 1) then
     self:send()
   end
   return promise
+end
+
+--- Puts a request in line, or keeps the promise where nothing is to be asked.
+-- @return whether it waits to be sent
+function Pipeline:place(request, promise, position)
+  if request.result ~= nil then
+    promise:resolve(request.result)
+    return false
+  end
+  request.promise, request.values = promise, self.session:prepare(request)
+  table.insert(self.waiting, position, request)
+  return true
 end
 
 -- {====== Sending ======
@@ -147,7 +156,9 @@ function Pipeline:hand_over(event, operation, ...)
     if handler then
       local taken, err = handler(operation, ...)
       if taken == nil and err then
-        if errors.is(err) and err.kind == "limit" then return nil, err end
+        -- A message that was begun can't be taken back.
+        local is_fatal = event == "want_content" or errors.is(err) and err.kind == "limit"
+        if is_fatal then return nil, err end
         give_up(request, err)
       end
       return true
@@ -166,28 +177,27 @@ end
 function Pipeline:answered(reply, number)
   local request = self:take_number(number)
   if request.failure then
-    request.promise:resolve(nil, request.failure)
+    request.promise:resolve(nil, Imap.blamed(request, request.failure))
     return true
   end
   local results = table.pack(self.session:complete(request, reply, request.values))
-  local follower = results[1]
-  if not follower then
-    request.promise:resolve(table.unpack(results, 2, math.max(2, results.n)))
-    return true
-  elseif follower.result ~= nil then
-    request.promise:resolve(follower.result)
-    return true
-  end
-  follower.promise, follower.values = request.promise, self.session:prepare(follower)
-  table.insert(self.waiting, 1, follower)
+  if results[1] then self:place(results[1], request.promise, 1)
+  else request.promise:resolve(table.unpack(results, 2, math.max(2, results.n))) end
   return true
 end
 
 --- The session is lost: nobody gets an answer any more.
 function Pipeline:fail(err)
+  local operation <close> = self.operation -- luacheck: ignore
   self.failure = err
-  for _, list in ipairs { self.flight, self.waiting } do
-    for _, request in ipairs(list) do request.promise:resolve(nil, err) end
+  for _, request in ipairs(self.flight) do
+    request.promise:resolve(nil, Imap.blamed(request, err))
+  end
+  if err.delivery then -- of what was sent only
+    err = errors.with(err, function(fields) fields.delivery = nil end)
+  end
+  for _, request in ipairs(self.waiting) do
+    request.promise:resolve(nil, Imap.blamed(request, err))
   end
   self.flight, self.waiting, self.operation = {}, {}, nil
 end

@@ -1,8 +1,9 @@
 --- Sets of messages as callers give them, and the commands that have one.
--- May rely on starttls.arguments.
+-- May rely on starttls.arguments and starttls.imap.chain.
 --
 -- Messages are named by UID everywhere, by sequence number only on request.
 local arguments = require "starttls.arguments"
+local chain = require "starttls.imap.chain"
 
 local sets = {}
 
@@ -73,37 +74,33 @@ function sets.command(verb, text, by_seq)
   return args:add("set", text)
 end
 
---- The requests that a command with a long set becomes, as one.
+--- What only reads leaves nothing done.
+local reads = { fetch = true, search = true }
+
+--- The requests that a command with a long set becomes, as one. When one of them fails, the error
+-- has in `done` what those before it gave, unless they only read.
 -- @param set    as texts
 -- @param what   the call
--- @param build  function(text) -> request with `finish`, whose result is a table
+-- @param build  function(text) -> request, or a chain of them, whose result is a table
 -- @param merge  function(all, result): adds one request's result to the first one's
 -- @return a request
 function sets.in_turn(set, what, build, merge)
-  local texts, next_text, all = sets.texts(set, what), 1, nil
-  local function request_for_next()
-    local request = build(texts[next_text])
-    local finish = request.finish
-    next_text = next_text + 1
-    local function take(reply, values)
-      local result = finish(reply, values)
-      if all then merge(all, result) else all = result end
-    end
-    if next_text > #texts then
-      request.finish = function(reply, values)
-        take(reply, values)
-        return all
-      end
-    else
-      request.finish = nil
-      request.follow = function(reply, values)
-        take(reply, values)
-        return request_for_next()
-      end
-    end
-    return request
+  local texts, all = sets.texts(set, what), nil
+  if #texts == 1 then return build(texts[1]) end
+  local function tell(fields)
+    if all and fields.done then merge(all, fields.done) end
+    fields.done = all or fields.done
   end
-  return request_for_next()
+  local function request_for(index)
+    local request = build(texts[index])
+    if not reads[request.kind] then request = chain.telling(request, tell) end
+    return chain.behind(request, function(result)
+      if all then merge(all, result) else all = result end
+      if index == #texts then return { result = all } end
+      return request_for(index + 1)
+    end)
+  end
+  return request_for(1)
 end
 
 return sets
