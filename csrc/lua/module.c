@@ -2,6 +2,7 @@
  * lua/module.c - what starttls.core exports.
  * Floor 4: may rely on all floors below and on Lua 5.4.
  */
+#include "base/clock.h"
 #include "lua/binding.h"
 #include "mail/content.h"
 
@@ -25,10 +26,16 @@ static int is_8bit(lua_State *L) {
   return 1;
 }
 
+/* core.clock() -> seconds on a clock that is never set back */
+static int clock_now(lua_State *L) {
+  lua_pushnumber(L, stls_clock_now());
+  return 1;
+}
+
 static const struct stls_limits default_limits = STLS_LIMITS_DEFAULT;
 
 static const luaL_Reg functions[] = {
-    {"new", l_session_new}, {"trust", l_trust_new}, {"is_8bit", is_8bit}, {NULL, NULL}};
+    {"new", l_session_new}, {"trust", l_trust_new}, {"is_8bit", is_8bit}, {"clock", clock_now}, {NULL, NULL}};
 
 int luaopen_starttls_core(lua_State *L) {
   l_open_session(L);

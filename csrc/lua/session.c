@@ -61,6 +61,7 @@ static int session_drain(lua_State *L) {
   if (!session->draining || session->operation) return 0;
   session->draining = false;
   l_push_operation(L, 1);
+  stls_session_begun(session->session);
   return 1;
 }
 
@@ -110,6 +111,16 @@ static int session_command(lua_State *L) {
   l_check_refusal(L, during, refusal);
   stls_session_begun(session->session);
   return 1;
+}
+
+/* session:check(during, type, value, ...): raises when an argument can't be sent. */
+static int session_check(lua_State *L) {
+  struct stls_dialogue *dialogue = stls_session_dialogue(l_check_session(L, 1)->session);
+  const char *during = luaL_checkstring(L, 2);
+  size_t count;
+  struct stls_arg *args = l_check_args(L, 3, &count);
+  if (dialogue) l_check_refusal(L, during, stls_dialogue_check(dialogue, args, count));
+  return 0;
 }
 
 /* session:listen() -> operation | nil, error: what an IMAP server says unasked, until op:leave() */
@@ -303,6 +314,7 @@ static int session_is_open(lua_State *L) {
 static const luaL_Reg methods[] = {{"open", session_open},
                                    {"drain", session_drain},
                                    {"command", session_command},
+                                   {"check", session_check},
                                    {"listen", session_listen},
                                    {"transaction", session_transaction},
                                    {"close", session_close},

@@ -224,6 +224,7 @@ void stls_dialogue_finish_reply(struct stls_dialogue *d) {
   d->has_event = true;
   stls_encoder_drop(&d->encoder); /* of a command that is refused before its end */
   stls_flight_answer(&d->flight, d->answering);
+  if (d->answering == 0) d->awaits_delivery = false; /* the only one that can have content */
   d->answering = d->flight.oldest;
   if (stls_flight_is_over(&d->flight)) stls_dialogue_finish(d);
   else d->form = (enum stls_answer_form)stls_flight_form(&d->flight);
@@ -479,6 +480,21 @@ const char *stls_dialogue_push(struct stls_dialogue *d, const struct stls_arg *a
   return refusal;
 }
 
+const char *stls_dialogue_check(const struct stls_dialogue *d, const struct stls_arg *args,
+                                size_t count) {
+  struct stls_encoder encoder;
+  const char *refusal;
+  size_t i;
+  stls_encoder_init(&encoder, NULL);
+  stls_encoder_begin(&encoder);
+  encoder.longest = d->config->protocol->longest_command;
+  encoder.utf8 = d->utf8;
+  for (i = 0; i < count; i++) stls_encoder_add(&encoder, args[i].type, args[i].value);
+  refusal = stls_encoder_end(&encoder);
+  stls_encoder_free(&encoder);
+  return refusal;
+}
+
 void stls_dialogue_listen(struct stls_dialogue *d) {
   if (d->error.kind != STLS_ERROR_NONE || !d->parser) return;
   stls_dialogue_begin(d, d->config->protocol->command_table, STLS_IMAP_LISTENING, "listen");
@@ -490,13 +506,14 @@ void stls_dialogue_done(struct stls_dialogue *d) {
   if (d->parser && d->state == STLS_IMAP_LISTENING) stls_dialogue_finish(d);
   if (d->parser && d->state == STLS_IMAP_IDLING) {
     stls_imap_send_done(d);
-    d->state = STLS_IMAP_COMMAND;
+    d->state = STLS_IMAP_LEAVING;
   }
 }
 
 bool stls_dialogue_is_listening(const struct stls_dialogue *d) {
   return d->parser && d->table == d->config->protocol->command_table &&
-         d->want == STLS_NEED_INPUT && d->state != STLS_IMAP_COMMAND;
+         d->want == STLS_NEED_INPUT &&
+         (d->state == STLS_IMAP_IDLING || d->state == STLS_IMAP_LISTENING);
 }
 
 void stls_dialogue_want_content(struct stls_dialogue *d) {

@@ -8,6 +8,7 @@ require "starttls.imap.search"
 require "starttls.imap.messages"
 require "starttls.imap.append"
 require "starttls.imap.watch"
+require "starttls.imap.notify"
 require "starttls.imap.pipeline"
 
 local imap = {}

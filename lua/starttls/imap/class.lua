@@ -1,5 +1,5 @@
 --- The class of IMAP sessions: what the server says unasked, and how a command is run.
--- May rely on starttls.session and starttls.error. The other files of this folder add methods.
+-- May rely on starttls.session, starttls.error and starttls.imap.sets. The other files of this folder add methods.
 --
 -- A command is built as a *request*, a table that says what to send and what becomes of the
 -- answer; Imap.define makes it both a method of the session, which runs it at once, and one of
@@ -11,14 +11,18 @@
 --   wanted   the name of the untagged responses that are gathered into `values`
 --   take     instead of `wanted`: function(name, number, value, weight) -> true when the response
 --            was its own, false when not, nil and an error to give up
+--   claims   function(value) -> whether a wanted response is its own; by default those of FETCH are
+--            told apart by the set, those about a mailbox by its name
 --   handlers further handlers of events: content, want_content
 --   accepts  function(reply) -> whether a refusal is an answer all the same
 --   finish   function(reply, values) -> what the caller gets; default the reply
 --   follow   function(reply, values) -> the request that goes on from here, or nil and an error
 --   result   instead of all these: nothing is to be asked, this is what the caller gets
---   kind, by_seq, alone  what may be in flight beside it: see pipeline.lua
+--   by_seq   the arguments have message sequence numbers
+--   alone    nothing may be in flight beside it: see order.lua
 local session = require "starttls.session"
 local errors = require "starttls.error"
+local sets = require "starttls.imap.sets"
 
 local Imap = session.class "imap"
 
@@ -80,7 +84,10 @@ function events.OK(self, _, value)
   local code = value.code
   if code == "ALERT" then return "alert", value.text end
   if code == "INPROGRESS" then return "progress", value.inprogress or {} end
-  if code == "NOTIFICATIONOVERFLOW" then return "overflow", value.text end
+  if code == "NOTIFICATIONOVERFLOW" then
+    self.notified = nil -- RFC 5465 5.8: as if the client had said NOTIFY NONE
+    return "overflow", value.text
+  end
   local field = told_by_code[code]
   if field and self.mailbox and value.arguments[1] then self.mailbox[field] = value.arguments[1] end
 end
@@ -105,6 +112,7 @@ function Imap.count_of(set)
 end
 
 --- Keeps the selected mailbox's counts right, and tells the caller's functions.
+-- @return the event's type and what it tells; nil when it is none
 function Imap:unasked(name, number, value)
   local event = events[name]
   local kind, told
@@ -112,7 +120,7 @@ function Imap:unasked(name, number, value)
   if not kind then return end
   local handler = self.on[kind]
   if handler then handler(told) end
-  if self.watcher then self.watcher(kind, told) end
+  return kind, told
 end
 
 local judge = Imap.judge
@@ -142,12 +150,56 @@ function Imap:bounded(during)
   end
 end
 
+--- The first argument of a type in a request's command.
+local function argument_of(request, kind)
+  for index = 1, #request.args, 2 do
+    if request.args[index] == kind then return request.args[index + 1] end
+  end
+end
+
+--- Responses that name the mailbox they are about.
+local about_mailbox = {
+  STATUS = true, ACL = true, MYRIGHTS = true, LISTRIGHTS = true, METADATA = true, QUOTAROOT = true,
+}
+
+--- RFC 9051 5.1: INBOX in any case is the same mailbox.
+local function folded(mailbox)
+  return mailbox:upper() == "INBOX" and "INBOX" or mailbox
+end
+
+--- Notes the set or the mailbox that tells a request's answers from those of others, and how.
+local function learn_claims(request)
+  if request.wanted == "FETCH" then
+    request.set = argument_of(request, "set")
+    local has = request.set and sets.membership(request.set)
+    local field = request.by_seq and "seq" or "uid"
+    request.claims = request.claims or has and function(message)
+      return not message[field] or has(message[field])
+    end
+  elseif request.wanted == "ESEARCH" then -- RFC 4466 2.6.2: it says the command's tag
+    request.claims = request.claims or function(value)
+      return not value.tag or not request.tag or value.tag == request.tag
+    end
+  elseif about_mailbox[request.wanted] then
+    request.about = folded(argument_of(request, "mailbox") or "")
+    request.claims = request.claims or function(value)
+      return folded(value.name or "") == request.about
+    end
+  end
+end
+
 --- Makes a request ready to take untagged responses.
 -- @return the array of values that it gathers
 function Imap:prepare(request)
   local values, weigh = {}, self:bounded(request.during)
-  request.take = request.take or function(name, number, value, weight)
+  learn_claims(request)
+  request.take = request.take or function(name, number, value, weight, loosely)
     if name ~= request.wanted then return false end
+    if request.claims and not request.claims(value) then
+      -- A server may write a mailbox's name in another way than we do; but with NOTIFY it may
+      -- also tell of other mailboxes at any time.
+      if not (loosely and request.about) or self.notified then return false end
+    end
     values[#values + 1] = value or number
     return weigh(weight)
   end
@@ -176,8 +228,11 @@ local function exchange(self, request)
   local handlers = {}
   for name, handler in pairs(request.handlers or {}) do handlers[name] = handler end
   function handlers.untagged(_, name, number, value, weight)
-    local taken, err = request.take(name, number, value, weight)
-    if taken == false then return self:unasked(name, number, value) end
+    local taken, err = request.take(name, number, value, weight, true)
+    if taken == false then
+      self:unasked(name, number, value)
+      return true
+    end
     return taken, err
   end
   return session.exchange(self, request.during, request.form or "reply", handlers,
