@@ -1,0 +1,424 @@
+-- Waiting for what happens: IDLE (RFC 2177), NOOP where there is none, NOTIFY (RFC 5465), and the
+-- functions for what a server says unasked. Scripted peers see every line; Dovecot is real.
+
+local socket = require "socket"
+local clients = require "spec.support.clients"
+local patience = require "spec.support.patience"
+local Peer = require "spec.support.peer"
+local servers = require "spec.support.servers"
+
+local imap = require "starttls.imap"
+
+-- Dialogues -----------------------------------------------------------------------------------
+
+-- The peer's part. Steps: a line without its tag that must come next ("DONE" has none), or what
+-- is said: { "..." }, in which "%T" is the tag of the last command. { cut = true } hangs up,
+-- { silent = true } says nothing more, { quiet = true } makes sure that nothing has come.
+local function play(p, args)
+  p:imap_upgrade { secure = false, auth = false, after = args.capabilities }
+  local tag = ""
+  for number, step in ipairs(args.steps) do
+    if type(step) == "string" then
+      local line = p:line()
+      if step ~= "DONE" then tag = line:match "^%S+" end
+      local command = step == "DONE" and line or line:sub(#tag + 2)
+      if command ~= step .. "\r\n" then p:fail("step %d: expected %q, got %q", number, step, line) end
+    elseif step.cut then return p:cut()
+    elseif step.silent then return p:wait_for_close()
+    elseif step.quiet then
+      p:sleep(0.01)
+      if p.buffer ~= "" or p:receive_now() then p:fail("step %d: not quiet", number) end
+    else
+      p:send((step[1]:gsub("%%T", tag)))
+    end
+  end
+end
+
+-- Runs `use(session)` against a peer that plays the steps.
+local function converse(steps, use, more)
+  more = more or {}
+  local peer <close> = Peer.start(play,
+    { steps = steps, capabilities = more.capabilities or { "IDLE" } })
+  local options = { host = "127.0.0.1", port = peer.port, tls = "none",
+    timeout = patience.seconds(10) }
+  for name, value in pairs(more.options or {}) do options[name] = value end
+  local session <close> = assert(imap.connect(options))
+  local fine, why = pcall(use, session)
+  session:close()
+  local record = peer:finish()
+  assert.is_true(record.ok, record.error)
+  if not fine then error(why, 0) end
+end
+
+local idling, going = { "+ idling\r\n" }, { "%T OK done\r\n" }
+
+-- "exists 5", "vanished 3:4": an event, in short.
+local function short(event)
+  local value = event.value
+  if type(value) == "table" then
+    value = value.uids or value.name or value.done or value.uid or value.seq
+      or table.concat(value, ",")
+  end
+  return event.type .. " " .. tostring(value)
+end
+
+-- Takes events until there are that many; what each is, in short.
+local function take(session, count, settings)
+  local told = {}
+  for event in session:idle(settings) do
+    told[#told + 1] = short(event)
+    if #told == count then break end
+  end
+  return told
+end
+
+local news = "* 5 EXISTS\r\n* 1 RECENT\r\n* 3 EXPUNGE\r\n* 2 FETCH (UID 7 FLAGS (\\Seen))\r\n"
+  .. "* VANISHED 11:12\r\n* OK Still here\r\n* OK [ALERT] Fire\r\n* FLAGS (\\Seen x)\r\n"
+  .. "* LIST () \"/\" new\r\n* STATUS other (MESSAGES 3)\r\n"
+
+local told_news = { "exists 5", "recent 1", "expunge 3", "fetch 7", "vanished 11:12",
+  "alert Fire", "flags \\Seen,x", "list new", "status other" }
+
+describe("IDLE", function()
+  it("tells what happens to an iterator, and to functions", function()
+    local on, heard = {}, {}
+    for _, kind in ipairs { "exists", "recent", "expunge", "fetch", "vanished", "alert", "flags",
+      "list", "status" } do
+      on[kind] = function(value) heard[#heard + 1] = short { type = kind, value = value } end
+    end
+    converse({ "IDLE", idling, { news }, "DONE", going, "NOOP", going }, function(session)
+      assert.same(told_news, take(session, #told_news))
+      assert.same(told_news, heard)
+      assert.is_truthy(session:noop())
+    end, { options = { on = on } })
+  end)
+
+  it("tells what comes before the \"+\" and after DONE", function()
+    local late = {}
+    converse({ "IDLE", { "* 1 EXISTS\r\n+ idling\r\n* 2 EXISTS\r\n" }, "DONE",
+      { "* 3 EXISTS\r\n%T OK done\r\n" }, "NOOP", going }, function(session)
+        assert.same({ "exists 1", "exists 2" }, take(session, 2))
+        assert.is_truthy(session:noop())
+      end, { options = { on = { exists = function(number) late[#late + 1] = number end } } })
+    assert.same({ 1, 2, 3 }, late)
+  end)
+
+  it("does not say DONE before the \"+\"", function()
+    converse({ "IDLE", { "* 1 EXISTS\r\n" }, { quiet = true }, idling, "DONE", going, "NOOP", going },
+      function(session)
+        assert.same({ "exists 1" }, take(session, 1))
+        assert.is_truthy(session:noop())
+      end)
+  end)
+
+  it("keeps the mailbox's counts right", function()
+    converse({ 'SELECT "x"', { "* 9 EXISTS\r\n%T OK done\r\n" }, "IDLE", idling,
+      { "* 12 EXISTS\r\n* 3 EXPUNGE\r\n* VANISHED 11:12,20\r\n* VANISHED (EARLIER) 1:5\r\n" },
+      "DONE", going, "NOOP", { "* 9 EXPUNGE\r\n%T OK done\r\n" } }, function(session)
+        local mailbox = assert(session:select "x")
+        take(session, 4)
+        assert.equal(8, mailbox.exists)
+        assert(session:noop())
+        assert.equal(7, mailbox.exists)
+      end)
+  end)
+
+  it("works with nothing selected", function()
+    converse({ "IDLE", idling, { "* OK [ALERT] Fire\r\n" }, "DONE", going, "NOOP", going },
+      function(session)
+        assert.same({ "alert Fire" }, take(session, 1))
+        assert.is_truthy(session:noop())
+      end)
+  end)
+
+  it("is sent anew every so often", function()
+    converse({ "IDLE", idling, "DONE", going, "IDLE", idling, "DONE", { "* 4 EXISTS\r\n%T OK\r\n" },
+      "IDLE", idling, "DONE", going, "NOOP", going }, function(session)
+        assert.same({ "exists 4" }, take(session, 1, { renew = 0.05 }))
+        take(session, 0, { seconds = 0.01 })
+        assert.is_truthy(session:noop())
+      end)
+  end)
+
+  it("notices a dead connection when it is sent anew", function()
+    converse({ "IDLE", idling, { "* 4 EXISTS\r\n" }, { silent = true } }, function(session)
+      local told = {}
+      local fine, err = pcall(function()
+        for event in session:idle { renew = 0.1 } do told[#told + 1] = short(event) end
+      end)
+      assert.is_false(fine)
+      assert.equal("timeout", err.kind)
+      assert.same({ "exists 4" }, told)
+      assert.equal("timeout", select(2, session:noop()).kind)
+    end, { options = { timeout = 0.2 } })
+  end)
+
+  it("may take longer than timeout and deadline", function()
+    converse({ "IDLE", idling, "DONE", going, "NOOP", going, "IDLE", idling, { "* 1 EXISTS\r\n" },
+      "DONE", going, "NOOP", going }, function(session)
+        assert.same({}, take(session, 1, { seconds = 0.6 }))
+        assert.is_truthy(session:noop())
+        for _ in session:idle() do
+          socket.sleep(0.6)
+          break
+        end
+        assert.is_truthy(session:noop())
+      end, { options = { timeout = patience.seconds(0.5), deadline = patience.seconds(0.5) } })
+  end)
+
+  -- Ways to leave the loop, each after the first event: the next command works.
+  local ways = {
+    ["break"] = function(session)
+      for _ in session:idle() do break end
+    end,
+    ["an error of the body"] = function(session)
+      assert.error_matches(function()
+        for _ in session:idle() do error "enough" end
+      end, "enough")
+    end,
+    ["an error of a function of on"] = function(session)
+      session.on.exists = function() error "enough" end
+      assert.error_matches(function()
+        for _ in session:idle() do break end
+      end, "enough")
+      session.on.exists = nil
+    end,
+    ["the time that is over"] = function(session)
+      for _ in session:idle { seconds = 0.05 } do end -- luacheck: ignore
+    end,
+    ["each that returns false"] = function(session)
+      assert.is_true(session:idle { each = function() return false end })
+    end,
+    ["coroutine.close"] = function(session)
+      local thread = coroutine.create(function()
+        for _ in session:idle() do coroutine.yield() end
+      end)
+      assert(coroutine.resume(thread))
+      assert(coroutine.close(thread))
+    end,
+    ["a coroutine that is dropped"] = function(session)
+      coroutine.wrap(function()
+        for _ in session:idle() do coroutine.yield() end
+      end)()
+      collectgarbage()
+      collectgarbage()
+    end,
+  }
+
+  for name, leave in pairs(ways) do
+    it("ends with one DONE by " .. name, function()
+      converse({ "IDLE", { "+ idling\r\n* 1 EXISTS\r\n" }, "DONE", going, "NOOP", going, "IDLE",
+        idling, { "* 2 EXISTS\r\n" }, "DONE", going, "NOOP", going }, function(session)
+          leave(session)
+          assert.is_truthy(session:noop())
+          assert.same({ "exists 2" }, take(session, 1))
+          assert.is_truthy(session:noop())
+        end)
+    end)
+  end
+
+  it("gives events to a function until it returns false, and errors as values", function()
+    converse({ "IDLE", idling, { "* 1 EXISTS\r\n* 2 EXISTS\r\n* 3 EXISTS\r\n" }, "DONE", going,
+      "IDLE", { "%T NO [LIMIT] not now\r\n" }, "IDLE", idling, { cut = true } }, function(session)
+        local told = {}
+        local function each(event)
+          told[#told + 1] = short(event)
+          return #told < 2
+        end
+        assert.is_true(session:idle { each = each })
+        assert.same({ "exists 1", "exists 2" }, told)
+        local ended, err = session:idle { each = each }
+        assert.is_nil(ended)
+        assert.equal("rejected", err.kind)
+        assert.equal("LIMIT", err.status)
+        ended, err = session:idle { each = each }
+        assert.is_nil(ended)
+        assert.equal("closed", err.kind)
+      end)
+  end)
+end)
+
+describe("a server that ends IDLE by itself", function()
+  it("is asked with NOOP from then on when it does so at once", function()
+    converse({ "IDLE", { "+ idling\r\n* 1 EXISTS\r\n%T OK enough\r\n" }, "NOOP",
+      { "* 2 EXISTS\r\n%T OK\r\n" }, "NOOP", { "* 3 EXISTS\r\n%T OK\r\n" } }, function(session)
+        assert.same({ "exists 1", "exists 2", "exists 3" }, take(session, 3, { interval = 0.05 }))
+      end)
+  end)
+
+  it("is not told DONE behind that", function()
+    converse({ "IDLE", { "+ idling\r\n* 1 EXISTS\r\n%T OK enough\r\n" }, "NOOP", going },
+      function(session)
+        assert.same({ "exists 1" }, take(session, 1))
+        assert.is_truthy(session:noop())
+      end)
+  end)
+
+  it("may take a DONE that crosses its answer for a command", function()
+    converse({ "IDLE", { "+ idling\r\n* 1 EXISTS\r\n" }, "DONE",
+      { "%T OK enough\r\nDONE BAD unknown command\r\n" }, "NOOP", going }, function(session)
+        assert.same({ "exists 1" }, take(session, 1))
+        assert.is_truthy(session:noop())
+      end)
+  end)
+
+  for _, status in ipairs { "NO", "BAD" } do
+    it("with " .. status .. " makes the loop raise, and lives on", function()
+      converse({ "IDLE", { "+ idling\r\n* 1 EXISTS\r\n%T " .. status .. " [INUSE] go\r\n" },
+        "NOOP", going }, function(session)
+          local told = {}
+          local fine, err = pcall(function()
+            for event in session:idle() do told[#told + 1] = short(event) end
+          end)
+          assert.is_false(fine)
+          assert.equal("rejected", err.kind)
+          assert.equal("INUSE", err.status)
+          assert.same({ "exists 1" }, told)
+          assert.is_truthy(session:noop())
+        end)
+    end)
+  end
+
+  it("with BYE tells it as an event, and then raises", function()
+    converse({ "IDLE", { "+ idling\r\n* BYE shutting down\r\n" } }, function(session)
+      local told = {}
+      local fine, err = pcall(function()
+        for event in session:idle() do told[#told + 1] = short(event) end
+      end)
+      assert.is_false(fine)
+      assert.equal("closed", err.kind)
+      assert.equal("shutting down", err.text)
+      assert.same({ "bye shutting down" }, told)
+    end)
+  end)
+
+  for name, line in pairs {
+    ["a second \"+\""] = "+ idling\r\n", ["an OK to another command"] = "A77 OK done\r\n",
+  } do
+    it("is not believed when it says " .. name, function()
+      converse({ "IDLE", { "+ idling\r\n" .. line } }, function(session)
+        local ended, err = session:idle { each = error }
+        assert.is_nil(ended)
+        assert.equal("protocol", err.kind)
+      end)
+    end)
+  end
+end)
+
+describe("without IDLE", function()
+  it("the server is asked with NOOP every so often, and heard in between", function()
+    converse({ "NOOP", { "* 1 EXISTS\r\n%T OK\r\n* 2 EXISTS\r\n" }, "NOOP", going,
+      "NOOP", { "* 3 EXISTS\r\n%T OK\r\n" }, 'SELECT "x"', going }, function(session)
+        assert.same({ "exists 1", "exists 2", "exists 3" }, take(session, 3, { interval = 0.05 }))
+        assert.is_truthy(session:select "x")
+      end, { capabilities = {} })
+  end)
+
+  it("a refusal of NOOP raises", function()
+    converse({ "NOOP", { "%T BAD no\r\n" } }, function(session)
+      local ended, err = session:idle { interval = 0.05, each = error }
+      assert.is_nil(ended)
+      assert.equal("rejected", err.kind)
+      assert.equal("noop", err.during)
+    end, { capabilities = {} })
+  end)
+
+  it("the time can be over", function()
+    converse({ 'SELECT "x"', going }, function(session)
+      assert.is_true(session:idle { seconds = 0.05, each = error })
+      assert.is_truthy(session:select "x")
+    end, { capabilities = {} })
+  end)
+end)
+
+it("idle refuses settings that make no sense", function()
+  converse({ 'SELECT "x"', going }, function(session)
+    for _, settings in ipairs { { renew = 0 }, { renew = 1741 }, { renew = "x" }, { interval = -1 },
+      { seconds = 0 / 0 }, { each = 1 } } do
+      assert.error_matches(function() session:idle(settings) end, "^idle: %l+ must be")
+    end
+    assert.is_truthy(session:select "x")
+  end)
+end)
+
+-- Coroutines ----------------------------------------------------------------------------------
+
+describe("idle in a coroutine", function()
+  local seconds_told
+  local loop = {
+    wait = function(_, mode, seconds)
+      seconds_told[#seconds_told + 1] = seconds
+      coroutine.yield(mode)
+      return true
+    end,
+    forget = function() end,
+  }
+
+  before_each(function() seconds_told = {} end)
+
+  -- Resumes a coroutine when its session can go on, until it is over or `enough` says so.
+  local function drive(thread, session, enough)
+    local stop = socket.gettime() + patience.seconds(10)
+    while coroutine.status(thread) ~= "dead" and not (enough and enough()) do
+      assert.is_true(socket.gettime() < stop)
+      assert(coroutine.resume(thread))
+      if coroutine.status(thread) ~= "dead" then
+        socket.select({ session }, nil, math.min(0.05, seconds_told[#seconds_told]))
+      end
+    end
+  end
+
+  it("waits in the loop, for a number of seconds each time", function()
+    converse({ "IDLE", idling, { "* 1 EXISTS\r\n" }, "DONE", going, "NOOP", going },
+      function(session)
+        local told
+        local thread = coroutine.create(function()
+          told = take(session, 1)
+          assert(session:noop())
+        end)
+        drive(thread, session)
+        assert.same({ "exists 1" }, told)
+        for _, seconds in ipairs(seconds_told) do assert.equal("number", type(seconds)) end
+      end, { options = { loop = loop } })
+  end)
+
+  it("ends with cancel from elsewhere", function()
+    converse({ "IDLE", idling, { silent = true } }, function(session)
+      local fine, err
+      local thread = coroutine.create(function()
+        fine, err = pcall(function() take(session, 1) end)
+      end)
+      drive(thread, session, function() return (seconds_told[#seconds_told] or 0) > 400 end)
+      assert.equal("busy", select(2, session:noop()).kind)
+      session:cancel()
+      assert(coroutine.resume(thread))
+      assert.is_false(fine)
+      assert.equal("cancelled", err.kind)
+    end, { options = { loop = loop } })
+  end)
+
+  it("lets go of the session when its coroutine is closed while it waits", function()
+    converse({ "IDLE", idling, "DONE", going, "NOOP", going }, function(session)
+      local thread = coroutine.create(function() take(session, 1) end)
+      drive(thread, session, function() return (seconds_told[#seconds_told] or 0) > 400 end)
+      assert.is_true(coroutine.close(thread))
+      assert.is_truthy(session:noop())
+    end, { options = { loop = loop } })
+  end)
+
+  it("lets functions of on yield", function()
+    local yielded
+    converse({ "IDLE", idling, { "* 1 EXISTS\r\n" }, "DONE", going, "NOOP", going },
+      function(session)
+        local told
+        local thread = coroutine.create(function() told = take(session, 1) end)
+        drive(thread, session)
+        assert.same({ "exists 1" }, told)
+        assert.is_true(yielded)
+        assert.is_truthy(session:noop())
+      end, { options = { loop = loop, on = { exists = function()
+        coroutine.yield "r"
+        yielded = true
+      end } } })
+  end)
+end)
