@@ -43,7 +43,8 @@ LUA_INCDIR  ?= $(patsubst -I%,%,$(firstword $(shell pkg-config --cflags-only-I \
 LIB_CFLAGS  := $(addprefix -I,$(GNUTLS_INCDIR) $(GSASL_INCDIR) $(IDN2_INCDIR)) \
                $(shell pkg-config --cflags $(LIBRARIES) 2>/dev/null)
 LIB_LIBS    := $(addprefix -L,$(GNUTLS_LIBDIR) $(GSASL_LIBDIR) $(IDN2_LIBDIR)) \
-               $(or $(shell pkg-config --libs $(LIBRARIES) 2>/dev/null),-lgnutls -lgsasl -lidn2)
+               $(or $(shell pkg-config --libs $(LIBRARIES) 2>/dev/null),-lgnutls -lgsasl -lidn2) \
+               $(if $(filter Darwin,$(SYSTEM)),-liconv)
 
 WARNINGS    := -Wall -Wextra -pedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
                -Wpointer-arith -Wwrite-strings -Wvla -Wformat=2 -Wconversion -Wno-sign-conversion

@@ -4,63 +4,15 @@
 local socket = require "socket"
 local clients = require "spec.support.clients"
 local patience = require "spec.support.patience"
-local Peer = require "spec.support.peer"
+local imap_talk = require "spec.support.imap_talk"
 local servers = require "spec.support.servers"
 
-local imap = require "starttls.imap"
+local converse = imap_talk.converse
 
 -- Dialogues -----------------------------------------------------------------------------------
 
--- The peer's part. Steps: a line without its tag that must come next ("DONE" has none), or what
--- is said: { "..." }, in which "%T" is the tag of the last command. { cut = true } hangs up,
--- { silent = true } says nothing more, { quiet = true } makes sure that nothing has come.
-local function play(p, args)
-  p:imap_upgrade { secure = false, auth = false, after = args.capabilities }
-  local tag = ""
-  for number, step in ipairs(args.steps) do
-    if type(step) == "string" then
-      local line = p:line()
-      if step ~= "DONE" then tag = line:match "^%S+" end
-      local command = step == "DONE" and line or line:sub(#tag + 2)
-      if command ~= step .. "\r\n" then p:fail("step %d: expected %q, got %q", number, step, line) end
-    elseif step.cut then return p:cut()
-    elseif step.silent then return p:wait_for_close()
-    elseif step.quiet then
-      p:sleep(0.01)
-      if p.buffer ~= "" or p:receive_now() then p:fail("step %d: not quiet", number) end
-    else
-      p:send((step[1]:gsub("%%T", tag)))
-    end
-  end
-end
-
--- Runs `use(session)` against a peer that plays the steps.
-local function converse(steps, use, more)
-  more = more or {}
-  local peer <close> = Peer.start(play,
-    { steps = steps, capabilities = more.capabilities or { "IDLE" } })
-  local options = { host = "127.0.0.1", port = peer.port, tls = "none",
-    timeout = patience.seconds(10) }
-  for name, value in pairs(more.options or {}) do options[name] = value end
-  local session <close> = assert(imap.connect(options))
-  local fine, why = pcall(use, session)
-  session:close()
-  local record = peer:finish()
-  assert.is_true(record.ok, record.error)
-  if not fine then error(why, 0) end
-end
-
+local short = imap_talk.short
 local idling, going = { "+ idling\r\n" }, { "%T OK done\r\n" }
-
--- "exists 5", "vanished 3:4": an event, in short.
-local function short(event)
-  local value = event.value
-  if type(value) == "table" then
-    value = value.uids or value.name or value.done or value.uid or value.seq
-      or table.concat(value, ",")
-  end
-  return event.type .. " " .. tostring(value)
-end
 
 -- Takes events until there are that many; what each is, in short.
 local function take(session, count, settings)
@@ -363,7 +315,7 @@ describe("idle in a coroutine", function()
       assert.is_true(socket.gettime() < stop)
       assert(coroutine.resume(thread))
       if coroutine.status(thread) ~= "dead" then
-        socket.select({ session }, nil, math.min(0.05, seconds_told[#seconds_told]))
+        socket.select({ session }, nil, math.min(0.05, seconds_told[#seconds_told] or 0))
       end
     end
   end
@@ -420,5 +372,48 @@ describe("idle in a coroutine", function()
         coroutine.yield "r"
         yielded = true
       end } } })
+  end)
+end)
+
+-- Dovecot -------------------------------------------------------------------------------------
+
+describe("with Dovecot", function()
+  local mail, watched, other
+
+  local function connect()
+    local session = clients.connect(mail, "imap")
+    assert(session:select "INBOX")
+    return session
+  end
+
+  setup(function() mail = servers.shared() end)
+  before_each(function()
+    clients.empty(mail, "alice")
+    watched, other = connect(), connect()
+  end)
+  after_each(function()
+    watched:close()
+    other:close()
+  end)
+
+  it("idle tells what another session does, and the mailbox object follows", function()
+    local acts = {
+      function() assert(other:append("INBOX", "Subject: 1\r\n\r\nOne\r\n")) end,
+      function() assert(other:store("1:*", { add = { "\\Deleted" } })) end,
+      function() assert(other:expunge()) end,
+    }
+    local expected, seen = { "exists", "fetch", "expunge" }, {}
+    assert(table.remove(acts, 1))()
+    for event in watched:idle { seconds = patience.seconds(15) } do
+      if event.type == expected[#seen + 1] then
+        seen[#seen + 1] = event.type
+        local act = table.remove(acts, 1)
+        if not act then break end
+        act()
+      end
+    end
+    assert.same(expected, seen)
+    assert.equal(0, watched.mailbox.exists)
+    assert.same({}, assert(watched:search "ALL"))
   end)
 end)

@@ -50,7 +50,7 @@ local function converse(flights, use, more)
   local fine, why = pcall(use, session)
   session:close()
   local record = peer:finish()
-  assert.is_true(record.ok, record.error)
+  if not record.ok then error(("%s\n%s"):format(record.error, why), 0) end
   if not fine then error(why, 0) end
 end
 

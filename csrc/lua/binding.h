@@ -8,7 +8,7 @@
  *   operation.c  the userdata starttls.operation: one operation in progress, guarded
  *   drive.c      the one place that waits
  *   values.c     events become Lua values
- *   imap_values.c  IMAP responses become Lua values
+ *   imap_*.c     IMAP responses become Lua values (imap_parts.h says which does what)
  */
 #ifndef STLS_LUA_BINDING_H
 #define STLS_LUA_BINDING_H
@@ -83,14 +83,23 @@ void l_push_capabilities(lua_State *L, const struct stls_capabilities *capabilit
 void l_push_slice(lua_State *L, struct stls_slice slice);
 void l_push_upper(lua_State *L, struct stls_slice slice);
 
-/* imap_values.c: [-0, +1] the response's value; [-0, +1] the arguments of a response code. */
+/* imap_values.c: what reads responses; its parts are in imap_parts.h. */
+void l_open_imap_values(lua_State *L);
+
+/* imap_values.c: [-0, +1] the response's value. */
 void l_push_response(lua_State *L, const struct stls_imap_response *response);
-void l_push_code_arguments(lua_State *L, const struct stls_imap_response *response);
+
+/* imap_values.c: [-0, +0] what a status response's code says, as fields of the table on the top. */
+void l_set_code_fields(lua_State *L, const struct stls_imap_response *response);
 
 /* imap_values.c: [-0, +1] the message as far as it came since the literal before this one. */
 void l_push_fresh_items(lua_State *L, const struct stls_imap_response *response);
 
-/* imap_values.c: [-0, +1] the section that the literal being streamed is, as in msg.sections. */
+/* imap_message.c: [-0, +1] the section that the literal being streamed is, as in msg.sections. */
 void l_push_streamed_section(lua_State *L, const struct stls_imap_response *response);
+
+/* imap_sets.c: functions of the module. */
+int l_numbers_of(lua_State *L);
+int l_set_of(lua_State *L);
 
 #endif

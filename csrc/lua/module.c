@@ -34,12 +34,18 @@ static int clock_now(lua_State *L) {
 
 static const struct stls_limits default_limits = STLS_LIMITS_DEFAULT;
 
-static const luaL_Reg functions[] = {
-    {"new", l_session_new}, {"trust", l_trust_new}, {"is_8bit", is_8bit}, {"clock", clock_now}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"new", l_session_new},
+                                     {"trust", l_trust_new},
+                                     {"is_8bit", is_8bit},
+                                     {"clock", clock_now},
+                                     {"numbers_of", l_numbers_of},
+                                     {"set_of", l_set_of},
+                                     {NULL, NULL}};
 
 int luaopen_starttls_core(lua_State *L) {
   l_open_session(L);
   l_open_operation(L);
+  l_open_imap_values(L);
   luaL_newmetatable(L, STLS_TRUST);
   lua_pushcfunction(L, trust_gc);
   lua_setfield(L, -2, "__gc");

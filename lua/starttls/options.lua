@@ -59,8 +59,11 @@ local function check_texts(given)
   end
 end
 
---- What `on` may have: functions for what an IMAP server says unasked.
-local handler_names = { alert = true, exists = true, expunge = true, fetch = true, bye = true }
+--- What `on` may have: functions for what an IMAP server says unasked (starttls.imap.class).
+local handler_names = {
+  alert = true, bye = true, exists = true, expunge = true, fetch = true, flags = true, list = true,
+  metadata = true, overflow = true, progress = true, recent = true, status = true, vanished = true,
+}
 
 local function check_handlers(on)
   for name, handler in pairs(on) do

@@ -58,7 +58,7 @@ end
 function events.VANISHED(self, _, value)
   local mailbox = self.mailbox
   if mailbox and not value.earlier then
-    mailbox.exists = math.max(0, mailbox.exists - Imap.count_of(value.uids))
+    mailbox.exists = math.max(0, mailbox.exists - Imap.count_of(value.uids or ""))
   end
   return "vanished", value
 end
@@ -83,23 +83,21 @@ local told_by_code = {
 function events.OK(self, _, value)
   local code = value.code
   if code == "ALERT" then return "alert", value.text end
-  if code == "INPROGRESS" then return "progress", value.inprogress or {} end
+  if code == "INPROGRESS" then
+    local progress = value.inprogress -- true where the server tells nothing else
+    return "progress", type(progress) == "table" and progress or {}
+  end
   if code == "NOTIFICATIONOVERFLOW" then
     self.notified = nil -- RFC 5465 5.8: as if the client had said NOTIFY NONE
     return "overflow", value.text
   end
   local field = told_by_code[code]
-  if field and self.mailbox and value.arguments[1] then self.mailbox[field] = value.arguments[1] end
+  local told = field and value[code:lower()]
+  if told and told ~= true and self.mailbox then self.mailbox[field] = told end
 end
 
 events.NO = events.OK
 events.BAD = events.OK
-
---- The names that on = { ... } may have.
-Imap.event_names = {
-  alert = true, bye = true, exists = true, expunge = true, fetch = true, flags = true, list = true,
-  metadata = true, overflow = true, progress = true, recent = true, status = true, vanished = true,
-}
 
 --- How many numbers a set text has: "1:3,7" has 4.
 function Imap.count_of(set)

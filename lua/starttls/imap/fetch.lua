@@ -81,6 +81,7 @@ local function new_fetch(self, names, settings, deliver)
   }, Fetch)
   for _, name in ipairs(names) do
     fetch.required[#fetch.required + 1] = item_fields[name]
+    fetch.wants_flags = fetch.wants_flags or name == "FLAGS"
     if name:find "^BODY%.PEEK%[" or name:find "^BINARY%.PEEK%[" or name:find "^RFC822$"
         or name:find "^RFC822%.[HT]" then
       fetch.wants_sections = true
@@ -99,12 +100,17 @@ end
 
 --- Whether a response has something of what was asked for, beyond the flags that servers tell
 -- unasked.
-function Fetch:concerns(message)
+function Fetch:answers(message)
   if self.wants_sections and message.sections then return true end
   for _, field in ipairs(self.required) do
     if field ~= "uid" and field ~= "flags" and message[field] ~= nil then return true end
   end
   return false
+end
+
+--- Whether a response may be a part of the answer.
+function Fetch:concerns(message)
+  return self.wants_flags and message.flags ~= nil or self:answers(message)
 end
 
 --- A server may answer in several responses about one message (RFC 9051 7.5.2).
@@ -145,9 +151,11 @@ function Fetch:shift(gone)
   end
 end
 
---- What never became whole is handed out as it is, if it can be told whose it is.
+--- What never became whole is handed out as it is, if it can be told whose it is, and was no mere
+-- news of flags.
 function Fetch:hand_out(message)
-  if message.uid or self.required[1] ~= "uid" then self.deliver(message)
+  local is_known = message.uid or self.required[1] ~= "uid"
+  if is_known and self:answers(message) then self.deliver(message)
   else self.session:unasked("FETCH", message.seq, message) end
 end
 

@@ -18,11 +18,12 @@ Watch.__index = Watch
 
 -- {====== Ways to wait ======
 
---- With NOTIFY the server tells at any time; with IDLE, as long as that lasts; else one has to ask.
--- RFC 5465 6.2: "selected-delayed" tells in answer to commands only, and IDLE is one.
+--- With IDLE the server tells as long as that lasts; with NOTIFY at any time; else one has to ask.
+-- IDLE goes first, as Dovecot (2.3) tells of the selected mailbox only in answer to a command even
+-- with NOTIFY; RFC 5465 6.2 lets all servers do so for "selected-delayed".
 function Watch:way()
-  if self.session.notified == "at once" then return "listen" end
-  return self.idles and "idle" or "poll"
+  if self.idles then return "idle" end
+  return self.session.notified == "at once" and "listen" or "poll"
 end
 
 --- Begins to wait.
