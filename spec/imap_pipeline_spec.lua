@@ -273,6 +273,33 @@ describe("a flight", function()
 end)
 
 
+-- The second command is more than the buffers on the way hold, and the peer reads none of it.
+describe("a tagged OK", function()
+  for _, case in ipairs {
+    { "in the middle of the flight", 1 }, { "at its end, which has not left", 2 },
+  } do
+    it("to a command " .. case[1] .. " is no answer before it is sent as a whole", function()
+      local peer <close> = Peer.start(function(p, args)
+        p:imap_upgrade { secure = false, auth = false, after = {} }
+        local tag = p:imap_expect "^NOOP"
+        p:keep(false)
+        p:send(tag, " OK done\r\nA", math.tointeger(tag:sub(2)) + args.distance, " OK forged\r\n")
+        p:sleep(10)
+      end, { distance = case[2] })
+      local session <close> = connect(peer.port)
+      local promises
+      local done, err = session:pipeline(function(p)
+        promises = { p:noop(), p:search("SUBJECT " .. ("x"):rep(24 * 1024 * 1024)), p:noop() }
+      end)
+      assert.is_nil(done)
+      assert.equal("protocol", err.kind)
+      assert.matches("a command that was not sent", err.message)
+      assert.is_truthy(promises[1]:get())
+      for index = 2, 3 do assert.same({ nil, err }, { promises[index]:get() }) end
+    end)
+  end
+end)
+
 describe("a command with a synchronising literal", function()
   it("waits for those before it, and those behind for it", function()
     local peer <close> = Peer.start(function(p)

@@ -118,8 +118,7 @@ static bool is_sent(const struct stls_dialogue *d, unsigned number) {
 }
 
 /* Servers that end IDLE by themselves take a DONE that crosses their answer for a command. */
-static bool answers_done(const struct stls_dialogue *d,
-                         const struct stls_imap_response *response) {
+static bool answers_done(const struct stls_dialogue *d, const struct stls_imap_response *response) {
   if (d->table == &stls_opening_table) return false;
   return stls_slice_is(response->tag, "DONE") && !stls_slice_is(response->name, "OK");
 }
