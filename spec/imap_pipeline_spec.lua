@@ -104,11 +104,13 @@ local orders = {
     { { "fetch", "1", { "size" } }, { "fetch", "2", { "size" }, seq } },
     { { "UID FETCH 1 (UID RFC822.SIZE)" }, { "FETCH 2 (RFC822.SIZE)" } } },
   { "fetches of different messages go together",
-    { { "fetch", "1:3,7", { "size" } }, { "fetch", "4:6", { "size" } }, { "fetch", 8, { "flags" } } },
+    { { "fetch", "1:3,7", { "size" } }, { "fetch", "4:6", { "size" } },
+      { "fetch", 8, { "flags" } } },
     { { "UID FETCH 1:3,7 (UID RFC822.SIZE)", "UID FETCH 4:6 (UID RFC822.SIZE)",
       "UID FETCH 8 (UID FLAGS)" } } },
   { "fetches that may share a message do not",
-    { { "fetch", "7,1:3", { "size" } }, { "fetch", "5,3", { "flags" } }, { "fetch", "9:*", { "flags" } } },
+    { { "fetch", "7,1:3", { "size" } }, { "fetch", "5,3", { "flags" } },
+      { "fetch", "9:*", { "flags" } } },
     { { "UID FETCH 7,1:3 (UID RFC822.SIZE)" }, { "UID FETCH 5,3 (UID FLAGS)" },
       { "UID FETCH 9:* (UID FLAGS)" } } },
   { "stores of different messages go together, of the same ones they do not",
@@ -117,7 +119,8 @@ local orders = {
       { "UID STORE 2 -FLAGS (x)" } } },
   { "a search waits for a store, and a store for a search",
     { { "store", 1, seen }, { "search", "SEEN" }, { "store", 1, seen } },
-    { { "UID STORE 1 +FLAGS (\\Seen)" }, { "UID SEARCH SEEN" }, { "UID STORE 1 +FLAGS (\\Seen)" } } },
+    { { "UID STORE 1 +FLAGS (\\Seen)" }, { "UID SEARCH SEEN" },
+      { "UID STORE 1 +FLAGS (\\Seen)" } } },
   { "the answers to two searches look alike",
     { { "search", "SEEN" }, { "search", "UNSEEN" } },
     { { "UID SEARCH SEEN" }, { "UID SEARCH UNSEEN" } } },
@@ -128,7 +131,8 @@ local orders = {
     { { "fetch", 1, { "size" } }, { "expunge", 2 }, { "expunge", 3 }, { "fetch", 4, { "size" } },
       { "copy", 4, "x" }, { "search", "ALL" }, { "status", "x" } },
     { { "UID FETCH 1 (UID RFC822.SIZE)" }, { "UID EXPUNGE 2" }, { "UID EXPUNGE 3" },
-      { "UID FETCH 4 (UID RFC822.SIZE)" }, { "UID COPY 4 \"x\"" }, { "UID SEARCH ALL", status_of "x" } } },
+      { "UID FETCH 4 (UID RFC822.SIZE)" }, { "UID COPY 4 \"x\"" },
+      { "UID SEARCH ALL", status_of "x" } } },
   { "opening a mailbox waits for all, and all for it",
     { { "status", "x" }, { "select", "y" }, { "noop" } },
     { { status_of "x" }, { 'SELECT "y"' }, { "NOOP" } } },
@@ -160,24 +164,21 @@ describe("the order of commands in flight", function()
     end)
   end
 
-  it("holds COPY with sequence numbers back behind COPY (RFC 9051 5.5)", function()
-    local function request(words, by_seq)
-      local made = { args = {}, by_seq = by_seq, wanted = nil }
-      for word in words:gmatch "%S+" do table.move({ "atom", word }, 1, 2, #made.args + 1, made.args) end
-      order.classify(made)
-      return made
+  local function request(words, by_seq)
+    local made = { args = {}, by_seq = by_seq }
+    for word in words:gmatch "%S+" do
+      table.move({ "atom", word }, 1, 2, #made.args + 1, made.args)
     end
-    assert.is_true(order.collide(request("COPY 1 \"x\"", true), request("COPY 2 x", true)))
-    assert.is_false(order.collide(request "UID COPY 1 \"x\"", request "UID COPY 2 x"))
+    order.classify(made)
+    return made
+  end
+
+  it("holds COPY with sequence numbers back behind COPY (RFC 9051 5.5)", function()
+    assert.is_true(order.collide(request("COPY 1 x", true), request("COPY 2 x", true)))
+    assert.is_false(order.collide(request "UID COPY 1 x", request "UID COPY 2 x"))
   end)
 
   it("knows nothing of other commands, and sends them alone", function()
-    local function request(words)
-      local made = { args = {} }
-      for word in words:gmatch "%S+" do table.move({ "atom", word }, 1, 2, #made.args + 1, made.args) end
-      order.classify(made)
-      return made
-    end
     for _, other in ipairs { "NOOP", "X-NEW 1", "UID FETCH 1", "STATUS x" } do
       assert.is_true(order.collide(request(other), request "X-NEW 1"), other)
       assert.is_true(order.collide(request "X-NEW 1", request(other)), other)
@@ -343,7 +344,8 @@ end
 describe("in a pipeline", function()
   it("a refusal is of one command alone", function()
     converse({ { status_of "a", status_of "b", status_of "c",
-      answer = "%1 NO [NONEXISTENT] none\r\n* STATUS b (MESSAGES 2)\r\n%2 OK done\r\n%3 BAD what\r\n" },
+      answer = "%1 NO [NONEXISTENT] none\r\n* STATUS b (MESSAGES 2)\r\n%2 OK done\r\n"
+        .. "%3 BAD what\r\n" },
       { "NOOP", answer = ok(4) } }, function(session)
         local promises = {}
         assert.is_true(session:pipeline(function(p)
@@ -488,8 +490,8 @@ describe("in a pipeline", function()
 
   it("an error of the body leaves the session usable, and nothing behind", function()
     local promises = {}
-    converse({ { "UID SEARCH SEEN", answer = "* SEARCH 1\r\n" .. ok(1) }, { "NOOP", answer = ok(2) } },
-      function(session)
+    converse({ { "UID SEARCH SEEN", answer = "* SEARCH 1\r\n" .. ok(1) },
+      { "NOOP", answer = ok(2) } }, function(session)
         assert.error_matches(function()
           session:pipeline(function(p)
             promises = { p:search "SEEN", p:search "ALL" }
@@ -572,7 +574,13 @@ end)
 
 describe("a pipeline in a coroutine", function()
   -- Each wait is handed to the spec, which lets the session wait by itself between two steps.
-  local loop = { wait = function() coroutine.yield "waits" return true end, forget = function() end }
+  local loop = {
+    wait = function()
+      coroutine.yield "waits"
+      return true
+    end,
+    forget = function() end,
+  }
 
   local flights = { { "UID SEARCH SEEN", answer = "* SEARCH 4\r\n" .. ok(1) },
     { "UID SEARCH ALL", answer = "* SEARCH 4 5\r\n" .. ok(2) } }

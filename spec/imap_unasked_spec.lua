@@ -24,11 +24,13 @@ describe("on = { ... }", function()
   it("hears of a command's progress (RFC 9585)", function()
     local told = {}
     converse({ "NOOP", {
-      '* OK [INPROGRESS ("A2" 454 1000)] Processed 45%\r\n* OK [INPROGRESS ("A2" 999 NIL)] Nearly\r\n'
-        .. "* OK [INPROGRESS (NIL NIL NIL)] Hm\r\n* OK [INPROGRESS] Still here\r\n%T OK done\r\n" } },
+      '* OK [INPROGRESS ("A2" 454 1000)] Processed 45%\r\n'
+        .. '* OK [INPROGRESS ("A2" 999 NIL)] Nearly\r\n* OK [INPROGRESS (NIL NIL NIL)] Hm\r\n'
+        .. "* OK [INPROGRESS] Still here\r\n%T OK done\r\n" } },
       function(session) assert.is_truthy(session:noop()) end,
       { options = { on = { progress = function(at) told[#told + 1] = at end } } })
-    assert.same({ { tag = "A2", done = 454, goal = 1000 }, { tag = "A2", done = 999 }, {}, {} }, told)
+    assert.same({ { tag = "A2", done = 454, goal = 1000 }, { tag = "A2", done = 999 }, {}, {} },
+      told)
   end)
 
   it("hears of alerts, in whatever status they come", function()
@@ -51,7 +53,7 @@ describe("on = { ... }", function()
       say "* OK [ALERT] one\r\n* CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR\r\n%T OK [ALERT] two\r\n",
       expect "AUTHENTICATE PLAIN", say "* OK [ALERT] three\r\n%T OK [ALERT] four\r\n",
       expect "CAPABILITY", say "* CAPABILITY IMAP4rev1\r\n%T OK done\r\n", peer_steps.silence }
-    local session <close> = assert(imap.connect(stage:options { port = peer.port,
+    local _ <close> = assert(imap.connect(stage:options { port = peer.port,
       on = { alert = function(text) told[#told + 1] = text end } }))
     assert.same({ "one", "two", "three", "four" }, told)
   end)
@@ -73,12 +75,13 @@ describe("on = { ... }", function()
     local on = { exists = function()
       if fails then error "the function failed" end
     end }
-    converse({ 'STATUS "x" (MESSAGES)', { "* 1 EXISTS\r\n* STATUS x (MESSAGES 1)\r\n%T OK done\r\n" },
+    converse({ 'STATUS "x" (MESSAGES UIDNEXT UIDVALIDITY UNSEEN)',
+      { "* 1 EXISTS\r\n* STATUS x (MESSAGES 1)\r\n%T OK done\r\n" },
       "UID FETCH 1:2 (UID BODY.PEEK[])", { "* 1 FETCH (UID 1 BODY[] {3}\r\none)\r\n* 2 EXISTS\r\n"
         .. "* 2 FETCH (UID 2 BODY[] {3}\r\ntwo)\r\n%T OK done\r\n" },
       'STATUS "x" (MESSAGES)', { "* 3 EXISTS\r\n* STATUS x (MESSAGES 2)\r\n%T OK done\r\n" } },
       function(session)
-        assert.error_matches(function() session:status("x", { "messages" }) end, "the function failed")
+        assert.error_matches(function() session:status "x" end, "the function failed")
         local bodies = {}
         assert.error_matches(function()
           for message in session:fetch("1:2", { "body" }) do bodies[#bodies + 1] = message.body end
@@ -109,7 +112,7 @@ describe("on = { ... }", function()
   end)
 end)
 
--- Data of FETCH in several responses ----------------------------------------------------------------
+-- Data of FETCH in several responses ------------------------------------------------------------
 
 local function body(text)
   return ("BODY[] {%d}\r\n%s"):format(#text, text)
@@ -172,13 +175,14 @@ describe("fetch", function()
       lines[number] = ("* %d FETCH (UID %d RFC822.SIZE 1)\r\n"):format(number, number)
     end
     converse({ "UID FETCH 1:1000 (UID RFC822.SIZE INTERNALDATE)",
-      { table.concat(lines) .. "%T OK done\r\n" } }, function(session)
+      { table.concat(lines) }, { silent = true } }, function(session)
         local next_uid = 1
         for message in session:fetch("1:1000", { "size", "date" }) do
           assert.equal(next_uid, message.uid)
           next_uid = next_uid + 1
+          if next_uid == 900 then break end
         end
-        assert.equal(1001, next_uid)
+        assert.equal(900, next_uid)
       end)
   end)
 end)
@@ -262,7 +266,7 @@ describe("NOTIFY", function()
 
   local selected = "NOTIFY SET (selected (MessageNew MessageExpunge FlagChange))"
 
-  it("makes idle wait without a command where there is no IDLE, and ask whether it lives", function()
+  it("makes idle wait without a command where there is no IDLE, and ask now and then", function()
     converse({ selected, going, { quiet = true }, { "* 4 EXISTS\r\n" }, "NOOP",
       { "* STATUS other (MESSAGES 5)\r\n%T OK done\r\n" }, "NOTIFY NONE", going, "NOOP", going },
       function(session)
@@ -294,15 +298,15 @@ describe("NOTIFY", function()
   end)
 
   it("is no way to wait for selected-delayed, nor when the server gives up", function()
-    converse({ "NOTIFY SET (selected-delayed (MessageNew MessageExpunge FlagChange))", going, "NOOP",
-      { "* 1 EXISTS\r\n%T OK done\r\n" }, selected,
+    converse({ "NOTIFY SET (selected-delayed (MessageNew MessageExpunge FlagChange))", going,
+      "NOOP", { "* 1 EXISTS\r\n%T OK done\r\n" }, selected,
       { "%T OK done\r\n* OK [NOTIFICATIONOVERFLOW] too much\r\n" }, "NOOP", going, "NOOP",
       { "* 2 EXISTS\r\n%T OK done\r\n" } }, function(session)
         assert(session:notify { { mailboxes = "selected-delayed" } })
-        for event in session:idle { interval = 0.05 } do
+        assert.is_true(session:idle { interval = 0.05, each = function(event)
           assert.equal("exists 1", short(event))
-          break
-        end
+          return false
+        end })
         assert(session:notify { { mailboxes = "selected" } })
         local told = {}
         for event in session:idle { interval = 0.05 } do
@@ -317,7 +321,8 @@ describe("NOTIFY", function()
     local told = {}
     local on = { status = function(status) told[#told + 1] = status.name end }
     converse({ selected, going, 'STATUS "x" (MESSAGES)',
-      { "* STATUS y (MESSAGES 1)\r\n* STATUS x (MESSAGES 2)\r\n%T OK done\r\n" } }, function(session)
+      { "* STATUS y (MESSAGES 1)\r\n* STATUS x (MESSAGES 2)\r\n%T OK done\r\n" } },
+      function(session)
         assert(session:notify { { mailboxes = "selected" } })
         assert.equal(2, session:status("x", { "messages" }).messages)
       end, { capabilities = { "NOTIFY" }, options = { on = on } })

@@ -1,7 +1,8 @@
 -- That README.md is true: every code block of it is run, and those of docs/.
 --
 -- The Lua blocks of one section are one program, with the line numbers of the page, run by an
--- interpreter of its own; in docs/, behind those at the page's head. It runs as printed, except that
+-- interpreter of its own; in docs/, behind those at the page's head. It runs as printed, except
+-- that
 --  - example.com and example.net are written example.test, the domain of the test servers;
 --  - connect() to a host that only the README knows goes to the test servers instead: other
 --    host, port and ca_file, and not another option.

@@ -12,7 +12,8 @@ local imap_talk = {}
 
 -- The peer's part. Steps: a line without its tag that must come next ("DONE" has none); or what
 -- is said: { "..." }, in which "%T" is the tag of the last command; { cut = true } hangs up,
--- { silent = true } says nothing more, { quiet = true } makes sure that nothing has come.
+-- { silent = true } says nothing more,
+-- { pause = seconds } waits, { quiet = true } makes sure that nothing has come.
 local function play(p, args)
   p:imap_upgrade { secure = false, auth = false, after = args.capabilities }
   local tag = ""
@@ -21,8 +22,11 @@ local function play(p, args)
       local line = p:line()
       if step ~= "DONE" then tag = line:match "^%S+" end
       local command = step == "DONE" and line or line:sub(#tag + 2)
-      if command ~= step .. "\r\n" then p:fail("step %d: expected %q, got %q", number, step, line) end
+      if command ~= step .. "\r\n" then
+        p:fail("step %d: expected %q, got %q", number, step, line)
+      end
     elseif step.cut then return p:cut()
+    elseif step.pause then p:sleep(step.pause)
     elseif step.silent then return p:wait_for_close()
     elseif step.quiet then
       p:sleep(0.01)

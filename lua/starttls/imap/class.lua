@@ -1,5 +1,6 @@
 --- The class of IMAP sessions: what the server says unasked, and how a command is run.
--- May rely on starttls.session, starttls.error and starttls.imap.sets. The other files of this folder add methods.
+-- May rely on starttls.session, starttls.error and starttls.imap.sets. The other files of this
+-- folder add methods.
 --
 -- A command is built as a *request*, a table that says what to send and what becomes of the
 -- answer; Imap.define makes it both a method of the session, which runs it at once, and one of
@@ -168,10 +169,10 @@ end
 --- Notes the set or the mailbox that tells a request's answers from those of others, and how.
 local function learn_claims(request)
   if request.wanted == "FETCH" then
-    request.set = argument_of(request, "set")
-    local has = request.set and sets.membership(request.set)
+    request.ranges = sets.ranges(argument_of(request, "set") or "*")
+    local has = sets.membership(request.ranges)
     local field = request.by_seq and "seq" or "uid"
-    request.claims = request.claims or has and function(message)
+    request.claims = request.claims or function(message)
       return not message[field] or has(message[field])
     end
   elseif request.wanted == "ESEARCH" then -- RFC 4466 2.6.2: it says the command's tag
@@ -191,6 +192,7 @@ end
 function Imap:prepare(request)
   local values, weigh = {}, self:bounded(request.during)
   learn_claims(request)
+  request.takes_any = request.take ~= nil and not request.wanted
   request.take = request.take or function(name, number, value, weight, loosely)
     if name ~= request.wanted then return false end
     if request.claims and not request.claims(value) then

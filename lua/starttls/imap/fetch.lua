@@ -217,7 +217,7 @@ end
 local function request_for(fetch, text, names, modifiers, settings)
   local args = sets.command("FETCH", text, settings.seq):add_list("raw", names)
   if #modifiers > 0 then args:add_list("raw", modifiers) end
-  local has, field = sets.membership(text), settings.seq and "seq" or "uid"
+  local has, field = sets.membership(sets.ranges(text)), settings.seq and "seq" or "uid"
   function fetch.claims(message) return not message[field] or has(message[field]) end
   return {
     during = "fetch", wanted = "FETCH", by_seq = settings.seq, args = args, fetch = fetch,

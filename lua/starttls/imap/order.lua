@@ -29,7 +29,7 @@ local keeps_numbers = { FETCH = true, STORE = true, SEARCH = true, SORT = true, 
 
 --- Classes that go together, in either order. A function is asked.
 local function disjoint(a, b)
-  return a.by_seq == b.by_seq and not sets.overlap(a.set or "*", b.set or "*")
+  return a.by_seq == b.by_seq and not sets.overlap(a.ranges, b.ranges)
 end
 
 local function always() return true end
@@ -72,6 +72,7 @@ local function look_alike(a, b)
   if a.class ~= "look" and a.class ~= "find" then
     return a.class == "remove" and b.class == "remove"
   end
+  if a.takes_any or b.takes_any then return a.class == b.class end
   if a.verb ~= b.verb and (not a.wanted or a.wanted ~= b.wanted) then return false end
   return not told_apart(a, b)
 end
@@ -84,9 +85,6 @@ function order.classify(request)
   request.class = not request.alone and classes[request.verb] or nil
   request.permits_expunge = by_uid or not keeps_numbers[request.verb]
   request.has_numbers = request.by_seq or request.class == "find" and has_numbers(args)
-  if request.class == "fetch" or request.class == "store" then
-    request.set = request.set or "*"
-  end
 end
 
 --- Whether a request must wait for the answer to one that was sent before it.

@@ -184,16 +184,18 @@ function Pipeline:answered(reply, number)
   local request = self:take_number(number)
   if request.failure then
     request.promise:resolve(nil, request.failure)
+    self:send()
     return true
   end
   local results = table.pack(self.session:complete(request, reply, request.values))
   local follower = results[1]
-  if not follower then
+  if follower then
+    follower.promise = request.promise
+    self:enqueue(follower, 1)
+  else
     request.promise:resolve(table.unpack(results, 2, math.max(2, results.n)))
-    return true
   end
-  follower.promise = request.promise
-  self:enqueue(follower, 1)
+  self:send()
   return true
 end
 
@@ -216,9 +218,12 @@ function Pipeline:run(enough)
   self:send()
   while not enough() and self.operation do
     local going, err = self.session:take(self.operation, self.handlers)
-    if going == "done" then self.operation = nil
-    elseif not going then self:fail(err) end
-    self:send()
+    if going == "done" then
+      self.operation = nil
+      self:send()
+    elseif not going then
+      self:fail(err)
+    end
   end
 end
 

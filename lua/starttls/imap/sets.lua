@@ -67,9 +67,9 @@ end
 -- {====== Which messages a set has ======
 
 --- The ranges of a set text, in order.
--- @return an array of { first, last }; nil when it can't be told which: "*" and "$"
-local function ranges_of(text)
-  if text:find "[*$]" then return nil end
+-- @return an array of { first, last }; false when it can't be told which: "*" and "$"
+function sets.ranges(text)
+  if text:find "[*$]" then return false end
   local ranges = {}
   for first, last in text:gmatch "(%d+):?(%d*)" do
     local from = math.tointeger(first)
@@ -80,9 +80,9 @@ local function ranges_of(text)
   return ranges
 end
 
---- Whether two set texts may have a message in common.
-function sets.overlap(a, b)
-  local left, right = ranges_of(a), ranges_of(b)
+--- Whether two sets may have a message in common.
+-- @param left, right  from sets.ranges
+function sets.overlap(left, right)
   if not left or not right then return true end
   local i, j = 1, 1
   while left[i] and right[j] do
@@ -93,9 +93,9 @@ function sets.overlap(a, b)
   return false
 end
 
---- @return function(number) -> whether the set may have it
-function sets.membership(text)
-  local ranges = ranges_of(text)
+--- @param ranges  from sets.ranges
+-- @return function(number) -> whether the set may have it
+function sets.membership(ranges)
   if not ranges then return function() return true end end
   return function(number)
     local low, high = 1, #ranges

@@ -28,11 +28,11 @@ end
 
 --- Begins to wait.
 function Watch:begin()
-  local session, operation, err = self.session, nil, nil
   self.doing, self.left, self.begun_at = self:way(), false, core.clock()
-  if self.doing == "idle" then operation, err = session:command("idle", "idle", "atom", "IDLE")
-  else operation, err = session.core:listen() end
-  return self:take_up(operation, err)
+  if self.doing == "idle" then
+    return self:take_up(self.session:command("idle", "idle", "atom", "IDLE"))
+  end
+  return self:take_up(self.session.core:listen())
 end
 
 --- Asks the server to tell what has happened, and whether it is still there.
