@@ -357,6 +357,23 @@ describe("idle in a coroutine", function()
     end, { options = { loop = loop } })
   end)
 
+  it("is over for whoever waits in it when the loop is ended from elsewhere", function()
+    converse({ "IDLE", idling, "DONE", going, "NOOP", going }, function(session)
+      local fine, err, guard
+      local thread = coroutine.create(function()
+        local next_event, _
+        next_event, _, _, guard = session:idle()
+        fine, err = pcall(next_event)
+      end)
+      drive(thread, session, function() return (seconds_told[#seconds_told] or 0) > 400 end)
+      getmetatable(guard).__close(guard)
+      assert.is_truthy(session:noop())
+      assert(coroutine.resume(thread))
+      assert.is_false(fine)
+      assert.matches("the operation is over", err)
+    end, { options = { loop = loop } })
+  end)
+
   it("lets functions of on yield", function()
     local yielded
     converse({ "IDLE", idling, { "* 1 EXISTS\r\n" }, "DONE", going, "NOOP", going },

@@ -178,6 +178,14 @@ describe("the order of commands in flight", function()
     assert.is_false(order.collide(request "UID COPY 1 x", request "UID COPY 2 x"))
   end)
 
+  it("lets nothing of its kind go beside what takes answers of several kinds", function()
+    local list = request 'LIST "" "*" RETURN (STATUS (MESSAGES))'
+    list.takes_any = true
+    assert.is_true(order.collide(list, request "STATUS x (MESSAGES)"))
+    assert.is_true(order.collide(request "STATUS x (MESSAGES)", list))
+    assert.is_false(order.collide(list, request "NOOP"))
+  end)
+
   it("knows nothing of other commands, and sends them alone", function()
     for _, other in ipairs { "NOOP", "X-NEW 1", "UID FETCH 1", "STATUS x" } do
       assert.is_true(order.collide(request(other), request "X-NEW 1"), other)
