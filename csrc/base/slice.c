@@ -13,10 +13,6 @@ bool stls_slice_starts(struct stls_slice slice, const char *text) {
   return true;
 }
 
-bool stls_slice_is(struct stls_slice slice, const char *text) {
-  return slice.len == strlen(text) && stls_slice_starts(slice, text);
-}
-
 static bool is_blank(char c) {
   return c == ' ' || c == '\t';
 }

@@ -46,11 +46,13 @@ static inline bool stls_is_digit(char c) {
 /* Whole-slice comparison, byte for byte. */
 bool stls_slice_equals(struct stls_slice slice, const char *text);
 
-/* Whole-slice comparison, ASCII case ignored: "STARTTLSX" is not "STARTTLS". */
-bool stls_slice_is(struct stls_slice slice, const char *text);
-
 /* Whether the slice begins with `text`, ASCII case ignored. */
 bool stls_slice_starts(struct stls_slice slice, const char *text);
+
+/* Whole-slice comparison, ASCII case ignored: "STARTTLSX" is not "STARTTLS". */
+static inline bool stls_slice_is(struct stls_slice slice, const char *text) {
+  return slice.len == strlen(text) && stls_slice_starts(slice, text);
+}
 
 /*
  * Takes the next word (separated by spaces or tabs) off the front of `rest`.

@@ -216,7 +216,7 @@ static void set_item(Reader r, struct stls_slice name, size_t index) {
     return;
   }
   section = section_of(name);
-  if (stls_slice_starts(name, "BINARY.SIZE[")) {
+  if (section.ptr && stls_slice_starts(name, "BINARY.SIZE[")) {
     set_binary_size(r, section, index);
   } else if (section.ptr) {
     set_section(r, section, index);
@@ -238,7 +238,7 @@ static void set_message_number(Reader r) {
 
 void l_push_message(Reader r, size_t index) {
   size_t end = r->response->node_count;
-  lua_createtable(r->L, 0, 9);
+  lua_createtable(r->L, 0, 8);
   set_message_number(r);
   if (end == 0 || !l_is_list(r, 0)) return;
   while (index + 1 < end) {

@@ -119,9 +119,10 @@ static void push_parameters(Reader r, size_t index) {
 }
 
 /* [-1, +0] part[key] = the table on the top; part.filename if it has `name` */
-static void set_parameters(Reader r, enum l_key key, const char *name) {
+static void set_parameters(Reader r, enum l_key key, enum l_key name) {
   lua_State *L = r->L;
-  if (lua_getfield(L, -1, name) == LUA_TSTRING) {
+  l_push_key(r, name);
+  if (lua_rawget(L, -2) == LUA_TSTRING) {
     l_push_key(r, KEY_FILENAME);
     lua_insert(L, -2);
     lua_rawset(L, -4);
@@ -140,7 +141,7 @@ static void set_disposition(Reader r, size_t index) {
   set_lower(r, KEY_DISPOSITION, type);
   if (type + 1 < end) push_parameters(r, type + 1);
   else lua_createtable(r->L, 0, 0);
-  set_parameters(r, KEY_DISPOSITION_PARAMETERS, "filename");
+  set_parameters(r, KEY_DISPOSITION_PARAMETERS, KEY_FILENAME);
 }
 
 /* [-0, +0] the fields that only BODYSTRUCTURE has: disposition and all behind it */
@@ -232,7 +233,7 @@ static bool has_word(Reader r, const struct fields *fields) {
 static void set_body_fields(Reader r, struct fields *fields) {
   if (has_more(fields)) push_parameters(r, take(r, fields));
   else lua_createtable(r->L, 0, 0);
-  set_parameters(r, KEY_PARAMETERS, "name");
+  set_parameters(r, KEY_PARAMETERS, KEY_NAME);
   if (has_word(r, fields)) l_set_text(r, "id", take(r, fields));
   if (has_word(r, fields)) set_decoded(r, "description", take(r, fields));
   if (has_word(r, fields)) set_lower(r, KEY_ENCODING, take(r, fields));
@@ -322,7 +323,7 @@ static void set_multipart_fields(Reader r, size_t at, size_t end) {
   } else {
     lua_createtable(r->L, 0, 0);
   }
-  set_parameters(r, KEY_PARAMETERS, "name");
+  set_parameters(r, KEY_PARAMETERS, KEY_NAME);
   set_extension(r, at, end);
 }
 
@@ -335,12 +336,21 @@ static void push_empty_multipart(Reader r, size_t subtype, size_t end) {
   set_multipart_fields(r, subtype, end);
 }
 
+/* How many fields a part will have, about: its table is made the right size. */
+static int count_fields(Reader r, size_t index, size_t end) {
+  int count = 1; /* its section */
+  for (index++; index < end; index = l_next(r, index)) {
+    if (l_type(r, index) != STLS_IMAP_NIL) count += l_is_list(r, index) ? 2 : 1;
+  }
+  return count;
+}
+
 /* [-0, +1] a part that is no multipart. True when it is complete; else a frame is open. */
 static bool push_single(Reader r, size_t index, size_t end) {
   struct fields fields = {index + 1, end};
   size_t subtype = index + 2;
   bool message;
-  push_part(r, end - index > 9 ? 12 : 8);
+  push_part(r, count_fields(r, index, end));
   set_lower(r, KEY_TYPE, take(r, &fields));
   if (has_word(r, &fields)) set_lower(r, KEY_SUBTYPE, take(r, &fields));
   set_body_fields(r, &fields);

@@ -21,6 +21,8 @@ static const char *const l_key_names[KEY_COUNT] = {
     "size",       "structure",   "subject",  "subtype", "time",        "to",
     "type",       "uid"};
 
+#define SHORT_NAME 64 /* octets; longer ones are made in a buffer of Lua's */
+
 /* {====== Values without names ====== */
 
 int l_count_nodes(Reader r, size_t index, size_t end) {
@@ -136,14 +138,17 @@ void l_push_mailbox(Reader r, struct stls_slice name) {
 }
 
 void l_push_lower(Reader r, struct stls_slice text, char dash) {
+  char room[SHORT_NAME];
   luaL_Buffer buffer;
-  char *lower = luaL_buffinitsize(r->L, &buffer, text.len);
+  bool is_short = text.len <= sizeof room;
+  char *lower = is_short ? room : luaL_buffinitsize(r->L, &buffer, text.len);
   size_t i;
   for (i = 0; i < text.len; i++) {
     char c = text.ptr[i];
     lower[i] = c >= 'A' && c <= 'Z' ? (char)(c + 32) : c == '-' ? dash : c;
   }
-  luaL_pushresultsize(&buffer, text.len);
+  if (is_short) lua_pushlstring(r->L, room, text.len);
+  else luaL_pushresultsize(&buffer, text.len);
 }
 
 void l_set_text(Reader r, const char *name, size_t index) {

@@ -220,6 +220,7 @@ static void begin_token(struct stls_imap_parser *parser, enum lexeme lexeme) {
 
 static inline void keep(struct stls_imap_parser *parser, struct stls_slice text) {
   struct stls_buffer *strings = &parser->strings;
+  if (text.len == 0) return;
   if (strings->capacity - strings->end >= text.len &&
       text.len <= parser->limits.reply - stls_buffer_length(strings)) { /* in most cases */
     memcpy(strings->data + strings->end, text.ptr, text.len);
@@ -245,7 +246,8 @@ static bool is_all_digits(struct stls_slice text) {
 }
 
 static bool is_nil(struct stls_slice text) {
-  return text.len == 3 && stls_slice_is(text, "NIL");
+  return text.len == 3 && stls_upper(text.ptr[0]) == 'N' && stls_upper(text.ptr[1]) == 'I' &&
+         stls_upper(text.ptr[2]) == 'L';
 }
 
 static void end_atom(struct stls_imap_parser *parser) {
@@ -444,12 +446,11 @@ static size_t begin_value(struct stls_imap_parser *parser, char c) {
   return 0;
 }
 
-/* One value or parenthesis, or the beginning of one. */
+/* One value or parenthesis, no blank, or the beginning of one. */
 static size_t lex_one(struct stls_imap_parser *parser, struct stls_slice input) {
   char c = input.ptr[0];
   size_t len = 0;
   switch (c) {
-    case ' ': return 1;
     case '(': open_list(parser); return 1;
     case ')': close_list(parser); return 1;
     case '"':
@@ -467,7 +468,7 @@ static size_t lex_value(struct stls_imap_parser *parser, struct stls_slice input
   size_t used = 0;
   while (used < input.len && parser->lexeme == LEX_VALUE && !parser->starts_new &&
          parser->failure == STLS_ERROR_NONE) {
-    size_t len = lex_one(parser, stls_slice_from(input, used));
+    size_t len = input.ptr[used] == ' ' ? 1 : lex_one(parser, stls_slice_from(input, used));
     count(parser, len);
     used += len;
   }
