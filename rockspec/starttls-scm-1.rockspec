@@ -23,6 +23,7 @@ external_dependencies = {
   GNUTLS = { header = "gnutls/gnutls.h" },
   GSASL = { header = "gsasl.h" },
   IDN2 = { header = "idn2.h" },
+  ZLIB = { header = "zlib.h" },
 }
 
 build = {
@@ -38,6 +39,8 @@ build = {
     GSASL_LIBDIR = "$(GSASL_LIBDIR)",
     IDN2_INCDIR = "$(IDN2_INCDIR)",
     IDN2_LIBDIR = "$(IDN2_LIBDIR)",
+    ZLIB_INCDIR = "$(ZLIB_INCDIR)",
+    ZLIB_LIBDIR = "$(ZLIB_LIBDIR)",
   },
   install_variables = {
     INST_LIBDIR = "$(LIBDIR)",

@@ -51,6 +51,7 @@ local offences = {
     "csrc/session/bad.c:1: includes lua.h: no business here with Lua" },
   { "net/dial.c", "#include <gnutls/gnutls.h>\n", "no business here with GnuTLS" },
   { "mail/smtp.c", "#include <gsasl.h>\n", "no business here with GNU SASL" },
+  { "net/channel.c", "#include <zlib.h>\n", "no business here with zlib" },
   { "mail/bad.c", "#include <netdb.h>\n", "no business here with a socket" },
   { "mail/bad.c", "int send(int, const void *, unsigned long, int);\n\n"
     .. "int bad(void);\nint bad(void) { return send(1, 0, 0, 0); }\n",

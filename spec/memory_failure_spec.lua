@@ -38,7 +38,8 @@ local work = {
       message = "Subject: memory\n\n" .. ("text\n"):rep(4000) }
   end,
   imap = function(session)
-    local selected, err = session:select "INBOX"
+    local selected, err = session:compress()
+    if selected then selected, err = session:select "INBOX" end
     if not selected then return nil, err end
     return session:fetch_all("1:*", { "flags", "envelope", "structure", "body" })
   end,

@@ -81,7 +81,7 @@ describe("the rock #package", function()
       .. "%s PKG_CONFIG_PATH= PKG_CONFIG_LIBDIR=%s make", dir, CLEAN, dir)
     assert.is_false(ok)
     for _, word in ipairs { "gnutls", "libgnutls28-dev", "gnutls-devel", "libgsasl-dev",
-      "libidn2-dev", "brew install" } do
+      "libidn2-dev", "zlib1g-dev", "brew install" } do
       assert.matches(word, output, 1, true)
     end
   end)

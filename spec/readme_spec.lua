@@ -177,6 +177,15 @@ describe("README.md", function()
         assert.matches("Subject: From a file\n", process.read_file(found[1].path), 1, true)
       end,
     },
+    ["The envelope"] = {
+      after = function()
+        for _, user in ipairs { "alice", "bob" } do
+          local text = process.read_file(wait_for_mail(user, 1)[1].path)
+          assert.matches("\nSubject: Lunch\n\nAt noon?\n", text, 1, true)
+          assert.is_nil(text:find("\nBcc:", 1, true))
+        end
+      end,
+    },
     ["Fetching with IMAP"] = {
       before = function()
         mail:deliver("alice", letter "Small")
@@ -334,9 +343,26 @@ describe("README.md", function()
 
   it("lists the options that connect() takes, and no other", function()
     local source = process.read_file "lua/starttls/options.lua"
-    local taken = { client_name = true, on = true }
+    local taken = {}
+    for _, protocol in ipairs { "smtp", "imap", "pop3" } do -- what only one of them has
+      local extra = process.read_file(("lua/starttls/%s.lua"):format(protocol))
+        :match "session%.connect%(%u%w+, given, (%b{})"
+      for name in extra:gmatch "([%a_]+) =" do taken[name] = true end
+    end
     for name in source:match("local common = (%b{})"):gmatch "([%a_]+) =" do taken[name] = true end
     assert.same(taken, first_names("### Options of `connect`", "### All sessions"))
+  end)
+
+  it("lists the options that send() takes, and no other", function()
+    local source = process.read_file "lua/starttls/smtp/parameters.lua"
+    local taken, rows = {}, { "| option of `send` | needs | what it is |", "A recipient's" }
+    for name in source:match("local known = (%b{})"):gmatch "([%l_%d]+) =" do taken[name] = true end
+    for name in source:gmatch '{ name = "([%l_]+)",' do taken[name] = true end
+    for name, extension in source:gmatch '{ name = "([%l_]+)", needs = "([%u%d-]+)"' do
+      local told = part(table.unpack(rows)):match("| `" .. name .. "` | ([^|]+) |")
+      assert.equal(extension, told, name)
+    end
+    assert.same(taken, first_names(table.unpack(rows)))
   end)
 
   it("lists the limits, with their defaults", function()
@@ -380,9 +406,13 @@ describe("README.md", function()
   -- The files that hold the methods of each class.
   local method_files = { session = { "session" }, smtp = { "smtp" }, imap = { "imap" },
     pop3 = { "pop3" } }
-  for name in lfs.dir "lua/starttls/imap" do
-    local file = name:match "^(.*)%.lua$"
-    if file and file ~= "class" then table.insert(method_files.imap, "imap/" .. file) end
+  for _, protocol in ipairs { "smtp", "imap" } do
+    for name in lfs.dir("lua/starttls/" .. protocol) do
+      local file = name:match "^(.*)%.lua$"
+      if file and file ~= "class" then
+        table.insert(method_files[protocol], protocol .. "/" .. file)
+      end
+    end
   end
 
   local function sources(files)
@@ -398,7 +428,7 @@ describe("README.md", function()
     local names = {}
     local source = sources(method_files[protocol])
     for class, name in source:gmatch "\nfunction (%u%w+)[:.]([%l_]+)%(" do
-      if (" Session Smtp Imap Pop3 Message "):find(class) and not internal[name] then
+      if (" Session Smtp Queries Imap Pop3 Message "):find(class) and not internal[name] then
         names[name] = true
       end
     end
@@ -450,8 +480,8 @@ describe("csrc/README.md", function()
     end
   end)
 
-  it("is no longer than 150 lines", function()
-    assert.is_true(#lines_of "csrc/README.md" <= 150)
+  it("is no longer than 200 lines", function()
+    assert.is_true(#lines_of "csrc/README.md" <= 200)
   end)
 
   it("names functions, types and values that are there", function()

@@ -297,15 +297,17 @@ describe("A message with NUL", function()
       mail:wait_for_mail("alice", 1)
     end)
 
-    it("ends the session and is not delivered, in a stream by " .. protocol, function()
+    -- Behind chunks a message can be taken back; a literal can't.
+    local ends = protocol == "imap" and "ends the session and " or ""
+    it(ends .. "is not delivered, in a stream by " .. protocol, function()
       local session <close> = clients.connect(mail, protocol)
       local done, err = give[protocol](session, as_source())
       assert.is_nil(done)
       assert.equal("unsupported", err.kind)
       assert.matches("NUL", err.message)
-      done, err = give[protocol](session, head)
-      assert.is_nil(done)
-      assert.equal("unsupported", err.kind)
+      done, err = session:noop()
+      if protocol == "imap" then assert.same({ nil, "unsupported" }, { done, err.kind })
+      else assert(done, err) end
       local other <close> = clients.connect(mail, protocol)
       assert.truthy(give[protocol](other, head .. "without\r\n"))
       assert.equal(1, #mail:wait_for_mail("alice", 1))

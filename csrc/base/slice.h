@@ -69,10 +69,4 @@ struct stls_slice stls_slice_trim(struct stls_slice slice);
  */
 bool stls_slice_number(struct stls_slice slice, uint64_t max, uint64_t *number_r);
 
-/* Takes one code point off the front. False when it is not valid UTF-8 (RFC 3629). */
-bool stls_slice_take_utf8(struct stls_slice *rest, uint32_t *point_r);
-
-/* Whether all of it is valid UTF-8. */
-bool stls_slice_is_utf8(struct stls_slice text);
-
 #endif

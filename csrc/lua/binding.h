@@ -6,6 +6,7 @@
  *   options.c    a table of options becomes a session's configuration
  *   session.c    the userdata starttls.session
  *   operation.c  the userdata starttls.operation: one operation in progress, guarded
+ *   arguments.c  typed arguments of commands
  *   drive.c      the one place that waits
  *   values.c     events become Lua values
  *   imap_*.c     IMAP responses become Lua values (imap_parts.h says which does what)
@@ -62,6 +63,14 @@ void l_push_operation(lua_State *L, int index);
 
 /* Ends it; an operation that is not at its end leaves the session draining or cancelled. */
 void l_end_operation(struct l_operation *operation, bool complete);
+
+/*
+ * arguments.c: [-0, +1] each, an array that borrows from the values on the stack, or in
+ * the table at `index`: type, value, ... from `first` on; and recipients, of which each is
+ * an address or { address, type, value, ... }. Raises for what is neither.
+ */
+struct stls_arg *l_check_args(lua_State *L, int first, size_t *count_r);
+struct stls_args *l_check_recipients(lua_State *L, int index, size_t *count_r);
 
 /* drive.c: op:next(). */
 int l_operation_next(lua_State *L);

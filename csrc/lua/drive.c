@@ -147,6 +147,12 @@ static int push_event(lua_State *L, const struct stls_event *event) {
       lua_pushliteral(L, "recipient");
       lua_pushinteger(L, (lua_Integer)event->index + 1);
       l_push_reply(L, event);
+      l_push_slice(L, event->text);
+      return 4;
+    case STLS_EVENT_REFUSED:
+      lua_pushliteral(L, "refused");
+      l_push_reply(L, event);
+      l_push_slice(L, event->text);
       return 3;
     case STLS_EVENT_LINE:
       lua_pushliteral(L, "line");
@@ -191,6 +197,7 @@ static int push_step(lua_State *L, struct l_session *session, struct l_operation
   switch (session->step) {
     case STLS_STEP_CARE: return push_event(L, &session->event);
     case STLS_STEP_CONTENT: lua_pushliteral(L, "want_content"); return 1;
+    case STLS_STEP_MESSAGE: lua_pushliteral(L, "want_message"); return 1;
     case STLS_STEP_CREDENTIAL:
       lua_pushliteral(L, "want_credential");
       lua_pushstring(L, stls_dialogue_wanted_credential(stls_session_dialogue(core)) ==
@@ -236,7 +243,8 @@ static int drive(lua_State *L) {
 }
 
 /*
- * op:next() -> "reply", reply, number of the command | "recipient", index, reply | "line", text
+ * op:next() -> "reply", reply, number of the command | "line", text | "want_message"
+ *            | "recipient", index, reply, phase | "refused", reply, phase
  *            | "content", piece [, size, offset, section [, fresh items]]
  *            | "untagged", name, number, value, weight | "want_content" | "idling" | "wake"
  *            | "want_credential", "password" or "token" | "trace", event | "done"

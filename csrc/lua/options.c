@@ -113,12 +113,14 @@ static void read_config(lua_State *L, struct stls_session_config *config) {
   config->protocol = text_option(L, "protocol");
   config->host = text_option(L, "host");
   if (!config->host) misuse(L, "option 'host' is missing");
+  config->path = text_option(L, "path");
   config->port = port_option(L);
   config->tls = (enum stls_tls_mode)choice_option(L, "tls", modes, STLS_TLS_STARTTLS);
   config->client_name = text_option(L, "client_name");
   config->user = text_option(L, "user");
   config->authzid = text_option(L, "authzid");
   config->mechanisms = text_option(L, "sasl");
+  config->pinned = text_option(L, "pinned");
   config->has_password = flag_option(L, "has_password");
   config->has_token = flag_option(L, "has_token");
   config->has_certificate = flag_option(L, "has_certificate");

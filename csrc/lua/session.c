@@ -6,6 +6,8 @@
 
 #include "lua/binding.h"
 
+#define WINDOW_MOST 1000 /* messages under way at a time */
+
 void l_open_session(lua_State *L);
 
 struct l_session *l_check_session(lua_State *L, int index) {
@@ -66,24 +68,9 @@ static int session_drain(lua_State *L) {
 }
 
 enum stls_answer_form l_check_form(lua_State *L, int index) {
-  static const char *const forms[] = {"reply", "lines", "content", "goodbye", "idle", NULL};
+  static const char *const forms[] = {"reply", "lines",    "content", "goodbye",
+                                      "idle",  "compress", NULL};
   return (enum stls_answer_form)luaL_checkoption(L, index, NULL, forms);
-}
-
-struct stls_arg *l_check_args(lua_State *L, int first, size_t *count_r) {
-  int last = lua_gettop(L), i;
-  size_t count = (size_t)(last - first + 1) / 2;
-  struct stls_arg *args = lua_newuserdatauv(L, (count + 1) * sizeof *args, 0);
-  for (i = 0; i < (int)count; i++) {
-    size_t len;
-    const char *type = luaL_checkstring(L, first + 2 * i);
-    const char *value = luaL_checklstring(L, first + 2 * i + 1, &len); /* the roof sees to it */
-    if (!stls_arg_type_named(type, &args[i].type))
-      luaL_error(L, "unknown type of argument '%s'", type);
-    args[i].value = stls_slice(value, len);
-  }
-  *count_r = count;
-  return args;
 }
 
 /* The place in our own files is of no use. */
@@ -134,45 +121,23 @@ static int session_listen(lua_State *L) {
   return 1;
 }
 
-/* Reads an array of recipients at `index` into PATH arguments. */
-static struct stls_arg *check_recipients(lua_State *L, int index, size_t *count_r) {
-  size_t count = (size_t)luaL_len(L, index), i;
-  struct stls_arg *args = lua_newuserdatauv(L, (count + 1) * sizeof *args, 0);
-  for (i = 0; i < count; i++) {
-    size_t len;
-    const char *path;
-    lua_geti(L, index, (lua_Integer)i + 1);
-    if (lua_type(L, -1) != LUA_TSTRING) l_check_refusal(L, "send", "recipients must be strings");
-    path = lua_tolstring(L, -1, &len); /* the table keeps it alive */
-    args[i].type = STLS_ARG_PATH;
-    args[i].value = stls_slice(path, len);
-    lua_pop(L, 1);
-  }
-  *count_r = count;
-  return args;
+/* session:sending(window) -> operation that sends messages | nil, error */
+static int session_sending(lua_State *L) {
+  struct l_session *session = l_check_session(L, 1);
+  lua_Integer window = luaL_checkinteger(L, 2);
+  int results = refuse_if_unready(L, session, "mail");
+  luaL_argcheck(L, window > 0 && window <= WINDOW_MOST, 2, "window out of range");
+  if (results > 0) return results;
+  l_push_operation(L, 1);
+  stls_dialogue_begin_sending(stls_session_dialogue(session->session), (size_t)window);
+  stls_session_begun(session->session);
+  return 1;
 }
 
-/*
- * session:transaction(recipients, type, value, ...) -> operation | nil, error
- * The typed arguments are those of MAIL. Raises when an argument can't be sent.
- */
-static int session_transaction(lua_State *L) {
-  struct l_session *session = l_check_session(L, 1);
-  int results = refuse_if_unready(L, session, "mail");
-  struct stls_arg *mail, *recipients;
-  size_t mail_count, recipient_count;
-  const char *refusal;
-  luaL_checktype(L, 2, LUA_TTABLE);
-  if (results > 0) return results;
-  mail = l_check_args(L, 3, &mail_count);
-  recipients = check_recipients(L, 2, &recipient_count);
-  luaL_argcheck(L, recipient_count > 0, 2, "no recipients");
-  l_push_operation(L, 1);
-  refusal = stls_dialogue_transaction(stls_session_dialogue(session->session), mail, mail_count,
-                                      recipients, recipient_count);
-  if (refusal) l_end_operation(lua_touserdata(L, -1), true);
-  l_check_refusal(L, "send", refusal);
-  stls_session_begun(session->session);
+/* session:unanswered() -> messages under way, when it failed, whose ends were sent */
+static int session_unanswered(lua_State *L) {
+  size_t count = stls_session_unanswered(l_check_session(L, 1)->session);
+  lua_pushinteger(L, (lua_Integer)count);
   return 1;
 }
 
@@ -309,6 +274,19 @@ static int session_is_open(lua_State *L) {
   return 1;
 }
 
+/* session:is_authenticated() -> whether the server knows who we are */
+static int session_is_authenticated(lua_State *L) {
+  struct stls_dialogue *dialogue = stls_session_dialogue(l_check_session(L, 1)->session);
+  lua_pushboolean(L, dialogue && stls_dialogue_is_authenticated(dialogue));
+  return 1;
+}
+
+/* session:is_compressed() -> whether every octet is compressed */
+static int session_is_compressed(lua_State *L) {
+  lua_pushboolean(L, stls_session_is_compressed(l_check_session(L, 1)->session));
+  return 1;
+}
+
 /* }====== */
 
 static const luaL_Reg methods[] = {{"open", session_open},
@@ -316,7 +294,8 @@ static const luaL_Reg methods[] = {{"open", session_open},
                                    {"command", session_command},
                                    {"check", session_check},
                                    {"listen", session_listen},
-                                   {"transaction", session_transaction},
+                                   {"sending", session_sending},
+                                   {"unanswered", session_unanswered},
                                    {"close", session_close},
                                    {"cancel", session_cancel},
                                    {"error", session_error},
@@ -331,6 +310,8 @@ static const luaL_Reg methods[] = {{"open", session_open},
                                    {"address", session_address},
                                    {"port", session_port},
                                    {"is_open", session_is_open},
+                                   {"is_authenticated", session_is_authenticated},
+                                   {"is_compressed", session_is_compressed},
                                    {NULL, NULL}};
 
 void l_open_session(lua_State *L) {

@@ -157,12 +157,13 @@ int l_push_certificate(lua_State *L, struct stls_session *session, bool pem) {
 void l_push_security(lua_State *L, struct stls_session *session) {
   struct stls_security security;
   stls_session_security(session, &security);
-  lua_createtable(L, 0, 10);
+  lua_createtable(L, 0, 11);
   set_flag(L, "encrypted", security.encrypted);
   set_flag(L, "verified", security.verified);
   set_text(L, "mechanism", security.mechanism);
   set_text(L, "channel_binding", security.binding);
   set_flag(L, "channel_binding_refused", security.binding_refused);
+  set_flag(L, "compressed", security.compressed);
   if (!security.encrypted) return;
   set_text(L, "how", security.mode == STLS_TLS_STARTTLS ? "starttls" : "implicit");
   set_text(L, "version", security.tls.version);

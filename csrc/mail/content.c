@@ -43,6 +43,13 @@ static void encode_clean(struct stls_content_encoder *encoder, struct stls_slice
   encoder->line_start = piece.ptr[len - 1] == '\n';
 }
 
+bool stls_content_pass(struct stls_content_encoder *encoder, struct stls_slice piece) {
+  if (piece.len == 0) return true;
+  if (encoder->after_cr || clean_length(encoder, piece) < piece.len) return false;
+  encoder->line_start = piece.ptr[piece.len - 1] == '\n';
+  return true;
+}
+
 /* Writes the one byte that does need a change. */
 static void encode_odd(struct stls_content_encoder *encoder, char c, struct stls_buffer *out) {
   if (c == '\r') {
@@ -80,14 +87,32 @@ bool stls_content_encode_end(struct stls_content_encoder *encoder, struct stls_b
 }
 
 bool stls_content_is_8bit(struct stls_slice text) {
-  uint64_t word;
+  uint64_t words[4];
   size_t i = 0;
-  for (; i + sizeof word <= text.len; i += sizeof word) {
-    memcpy(&word, text.ptr + i, sizeof word);
-    if (word & UINT64_C(0x8080808080808080)) return true;
+  for (; i + sizeof words <= text.len; i += sizeof words) {
+    memcpy(words, text.ptr + i, sizeof words);
+    if ((words[0] | words[1] | words[2] | words[3]) & UINT64_C(0x8080808080808080)) return true;
   }
   for (; i < text.len; i++) {
     if ((unsigned char)text.ptr[i] > 0x7f) return true;
+  }
+  return false;
+}
+
+/* Where the line that begins at `at` ends: at its CR or LF, or with the text. */
+static size_t end_of_line(struct stls_slice text, size_t at) {
+  while (at < text.len && text.ptr[at] != '\r' && text.ptr[at] != '\n') at++;
+  return at;
+}
+
+bool stls_content_may_have_field(struct stls_slice text, const char *name) {
+  size_t at = 0;
+  while (at < text.len) {
+    size_t end = end_of_line(text, at);
+    if (end == at) return false;
+    if (stls_slice_starts(stls_slice_from(text, at), name)) return true;
+    if (end + 1 < text.len && text.ptr[end] == '\r' && text.ptr[end + 1] == '\n') end++;
+    at = end + 1;
   }
   return false;
 }

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "mail/charset.h"
+
 #define LITERAL_MINUS_MAX 4096 /* RFC 7888 5 */
 
 /* Waiting lets the server refuse a message before it is sent (RFC 7889 4, RFC 7888 3). */
@@ -210,7 +212,7 @@ static bool has_controls(struct stls_slice value) {
 /* RFC 9051 9, QUOTED-CHAR: no controls; UTF-8 only where that is agreed upon. */
 static bool can_be_quoted(const struct stls_encoder *encoder, struct stls_slice value) {
   if (value.len > 1024 || has_controls(value)) return false;
-  return is_printable(value, ' ') || (encoder->utf8 && stls_slice_is_utf8(value));
+  return is_printable(value, ' ') || (encoder->utf8 && stls_utf8_is_valid(value));
 }
 
 typedef void (*writer)(struct stls_encoder *encoder, const char *text, size_t len);
@@ -284,7 +286,7 @@ static void write_string(struct stls_encoder *encoder, struct stls_slice value, 
 static void write_mailbox(struct stls_encoder *encoder, struct stls_slice mailbox) {
   struct stls_buffer name;
   if (encoder->utf8) {
-    if (stls_slice_is_utf8(mailbox)) write_string(encoder, mailbox, false);
+    if (stls_utf8_is_valid(mailbox)) write_string(encoder, mailbox, false);
     else refuse(encoder, "mailbox name is not valid UTF-8");
     return;
   }

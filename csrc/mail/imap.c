@@ -52,6 +52,11 @@ static void fill_reply(struct stls_dialogue *d, const struct stls_imap_response 
   }
 }
 
+static void use_utf8(struct stls_dialogue *d) {
+  d->utf8 = true;
+  stls_imap_parser_utf8(d->parser, true);
+}
+
 /* "AUTH=PLAIN" stays one word. `from`: the first node that is a capability. */
 static void learn(struct stls_dialogue *d, const struct stls_imap_response *response, size_t from) {
   size_t i;
@@ -64,6 +69,10 @@ static void learn(struct stls_dialogue *d, const struct stls_imap_response *resp
       stls_dialogue_fail_buffer(d, &d->capabilities.entries, "list of capabilities");
     }
   }
+  /* RFC 9051 A: what knows nothing of revision 1 needs no ENABLE. */
+  if (stls_capabilities_find(&d->capabilities, "IMAP4rev2", NULL) &&
+      !stls_capabilities_find(&d->capabilities, "IMAP4rev1", NULL))
+    use_utf8(d);
 }
 
 /* RFC 9051 6.3.1, RFC 9755 3: what ENABLE changed in how mailbox names are written. */
@@ -71,7 +80,7 @@ static void note_enabled(struct stls_dialogue *d, const struct stls_imap_respons
   size_t i;
   for (i = 0; i < response->node_count; i++) {
     struct stls_slice word = stls_imap_node_text(response, i);
-    if (stls_slice_is(word, "UTF8=ACCEPT") || stls_slice_is(word, "IMAP4rev2")) d->utf8 = true;
+    if (stls_slice_is(word, "UTF8=ACCEPT") || stls_slice_is(word, "IMAP4rev2")) use_utf8(d);
   }
 }
 
@@ -113,7 +122,7 @@ static void tell_alert_while_opening(struct stls_dialogue *d,
 
 /* Whether the server can have read command `number` as a whole. */
 static bool is_sent(const struct stls_dialogue *d, unsigned number) {
-  if (number + 1 < d->flight.sent) return d->output.taken >= stls_flight_end(&d->flight, number);
+  if (number + 1 < d->flight.sent) return d->output.consumed >= stls_flight_end(&d->flight, number);
   return !stls_dialogue_is_stopped(d) && stls_buffer_length(&d->output) == 0;
 }
 
@@ -154,15 +163,16 @@ static enum stls_read read_greeting(struct stls_dialogue *d,
                              "the server's greeting is not an IMAP greeting");
     return STLS_READ_FAILED;
   }
+  d->authenticated = d->reply.class == STLS_ON_PREAUTH;
   tell_alert_while_opening(d, response);
-  return STLS_READ_REPLY;
+  return stls_opening_greeted(d);
 }
 
 /* While opening in the clear, only the greeting and BYE count; all else is the caller's. */
 static enum stls_read read_untagged(struct stls_dialogue *d,
                                     const struct stls_imap_response *response) {
   bool opening = d->table == &stls_opening_table;
-  if (opening && d->tag == 0) return read_greeting(d, response);
+  if (opening && d->awaits_greeting) return read_greeting(d, response);
   if (stls_slice_is(response->name, "BYE") && d->form != STLS_ANSWER_GOODBYE) {
     fill_reply(d, response);
     if (opening) return STLS_READ_REPLY;
@@ -317,10 +327,19 @@ void stls_imap_command_sent(struct stls_dialogue *d) {
   const struct stls_stop *stop = stls_encoder_stop(&d->encoder);
   if (stop && !stop->waits) want_content(d);
 }
+static bool begins_compression(const struct stls_dialogue *d) {
+  return d->form == STLS_ANSWER_COMPRESS;
+}
+
+/* RFC 4978 3: compressed from the CRLF of this OK on. No more is read before that is seen to. */
+static void want_compression(struct stls_dialogue *d) {
+  stls_dialogue_finish_reply(d);
+  d->want = STLS_NEED_COMPRESSION;
+}
 
 void stls_imap_content_ended(struct stls_dialogue *d) {
-  d->awaits_delivery = true;
   go_on(d);
+  d->awaits_delivery = !stls_dialogue_is_stopped(d); /* it was the last */
 }
 
 static bool is_sending_content(const struct stls_dialogue *d) {
@@ -359,6 +378,7 @@ static const struct stls_row command_rows[] = {
     {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, leaves_idle, STLS_IMAP_LEAVING, stls_imap_send_done},
     {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, is_idle, STLS_IMAP_IDLING, tell_idling},
     {STLS_IMAP_COMMAND, STLS_ON_REFUSAL, is_sending_content, STLS_IMAP_COMMAND, fail_content},
+    {STLS_IMAP_COMMAND, STLS_ON_POSITIVE, begins_compression, STLS_IMAP_COMMAND, want_compression},
     {STLS_IMAP_COMMAND, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, STLS_IMAP_COMMAND,
      stls_dialogue_finish_reply},
     {STLS_IMAP_IDLING, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, STLS_IMAP_COMMAND,

@@ -58,6 +58,7 @@ static enum stls_read read_status(struct stls_dialogue *d, struct stls_slice lin
     return STLS_READ_FAILED;
   }
   read_text(reply, text);
+  if (d->awaits_greeting) return stls_opening_greeted(d);
   return d->reading_lines ? STLS_READ_MORE : STLS_READ_REPLY;
 }
 

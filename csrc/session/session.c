@@ -27,12 +27,12 @@ enum phase { UNBORN, RESOLVING, DIALING, HANDSHAKING, TALKING, CLOSED };
 struct stls_session {
   struct stls_session_config config;
   struct stls_dialogue_config dialogue_config;
-  char *strings[9]; /* copies that the configuration points to */
+  char *strings[10]; /* copies that the configuration points to */
   size_t string_count;
   char host[STLS_HOSTNAME_SIZE]; /* A-labels or address */
   char name[STLS_HOSTNAME_SIZE]; /* whom the certificate must name */
   char client_name[STLS_HOSTNAME_SIZE];
-  char address[80];
+  char address[STLS_DIAL_PATH_MAX + 1];
 
   enum phase phase;
   struct stls_resolve *resolve;
@@ -51,6 +51,7 @@ struct stls_session {
   double wake_at;     /* when to end a wait while listening; 0: never */
   int closing[CLOSING_MAX];
   size_t closing_count;
+  size_t unanswered; /* messages, when the dialogue came to its end */
   struct stls_error error;
   struct stls_trace trace;
 };
@@ -68,8 +69,9 @@ static bool keep_string(struct stls_session *session, const char **text) {
 static bool copy_strings(struct stls_session *session) {
   struct stls_session_config *config = &session->config;
   return keep_string(session, &config->protocol) && keep_string(session, &config->host) &&
-         keep_string(session, &config->client_name) && keep_string(session, &config->user) &&
-         keep_string(session, &config->authzid) && keep_string(session, &config->mechanisms) &&
+         keep_string(session, &config->path) && keep_string(session, &config->client_name) &&
+         keep_string(session, &config->user) && keep_string(session, &config->authzid) &&
+         keep_string(session, &config->mechanisms) && keep_string(session, &config->pinned) &&
          keep_string(session, &config->server_name) && keep_string(session, &config->tls_priority);
 }
 
@@ -86,6 +88,7 @@ static void fill_dialogue_config(struct stls_session *session,
   to->user = config->user;
   to->authzid = config->authzid;
   to->mechanisms = config->mechanisms;
+  to->pinned = config->pinned;
   to->has_password = config->has_password;
   to->has_token = config->has_token;
   to->has_certificate = config->has_certificate;
@@ -102,6 +105,7 @@ static const char *check(struct stls_session *session, const struct stls_protoco
   if (config->server_name) reason = stls_hostname_to_ascii(config->server_name, session->name);
   else memcpy(session->name, session->host, sizeof session->name);
   if (reason) return "server_name is no host name";
+  if (config->path && strlen(config->path) > STLS_DIAL_PATH_MAX) return "path is too long";
   if (config->tls_priority && !stls_tls_priority_is_valid(config->tls_priority, &at)) {
     return "tls_priority is not a GnuTLS priority string";
   }
@@ -162,11 +166,18 @@ static void end_connecting(struct stls_session *session) {
 static void tear_down(struct stls_session *session) {
   end_connecting(session);
   close_later(session, stls_channel_end(&session->channel));
+  if (session->dialogue) session->unanswered = stls_dialogue_unanswered(session->dialogue);
   stls_dialogue_free(session->dialogue);
   session->dialogue = NULL;
   stls_buffer_free(&session->binding);
   session->phase = CLOSED;
   session->events = 0;
+}
+
+/* Losing the session now may leave a message's fate in the dark. */
+static void note_delivery(struct stls_session *session) {
+  if (session->dialogue && stls_dialogue_unanswered(session->dialogue) > 0)
+    session->error.unknown = true;
 }
 
 void stls_session_close(struct stls_session *session, enum stls_error_kind kind) {
@@ -177,6 +188,7 @@ void stls_session_close(struct stls_session *session, enum stls_error_kind kind)
                  kind == STLS_ERROR_CANCELLED
                      ? "the operation was cancelled, and with it the session"
                      : "the session is closed");
+  note_delivery(session);
   tear_down(session);
 }
 
@@ -250,11 +262,6 @@ static void tell_too_late(struct stls_session *session) {
   }
 }
 
-/* Losing the session now may leave a message's fate in the dark. */
-static void note_delivery(struct stls_session *session) {
-  session->error.unknown = session->dialogue && stls_dialogue_delivery_unknown(session->dialogue);
-}
-
 static bool is_too_late(struct stls_session *session, double now) {
   if (now < patience_ends(session)) return false;
   tell_too_late(session);
@@ -306,7 +313,12 @@ void stls_session_open(struct stls_session *session) {
   enter(session, RESOLVING);
   session->phase_at = session->progress_at;
   stls_session_begun(session);
-  session->resolve = stls_resolve_new(session->host, session->config.port, &session->error);
+  if (session->config.path) {
+    session->dial = stls_dial_new_unix(session->config.path, &session->error);
+    session->phase = DIALING;
+  } else {
+    session->resolve = stls_resolve_new(session->host, session->config.port, &session->error);
+  }
 }
 
 /* RFC 5321 4.1.3: a client without a name of its own says its address. */
@@ -361,8 +373,10 @@ static enum stls_io resolve(struct stls_session *session) {
 }
 
 static enum stls_io dial(struct stls_session *session) {
-  char text[128];
-  enum stls_io io = stls_dial_step(session->dial, stls_clock_now(), &session->error);
+  char text[128 + STLS_DIAL_PATH_MAX];
+  enum stls_io io;
+  if (!session->dial) return STLS_IO_FAILED;
+  io = stls_dial_step(session->dial, stls_clock_now(), &session->error);
   if (io != STLS_IO_OK) return io;
   stls_channel_init(&session->channel,
                     stls_dial_take(session->dial, session->address, sizeof session->address));
@@ -480,6 +494,20 @@ static enum stls_io exchange(struct stls_session *session) {
   return received;
 }
 
+/*
+ * The server has said that it compresses: what lies behind that in the dialogue's input is the
+ * first of it. It is taken away here, before anybody can begin a command and read it in the clear.
+ */
+static bool compress(struct stls_session *session) {
+  struct stls_dialogue *dialogue = session->dialogue;
+  if (!stls_channel_begin_deflate(&session->channel, stls_dialogue_input(dialogue),
+                                  stls_dialogue_phase(dialogue), &session->error))
+    return false;
+  stls_dialogue_compressed(dialogue);
+  note(session, "compressed: DEFLATE");
+  return true;
+}
+
 static enum stls_step talk(struct stls_session *session, struct stls_event *event_r) {
   for (;;) {
     switch (stls_dialogue_next(session->dialogue, event_r)) {
@@ -490,7 +518,11 @@ static enum stls_step talk(struct stls_session *session, struct stls_event *even
           case STLS_IO_WANT_WRITE: return wait_for(session, STLS_EVENT_READ | STLS_EVENT_WRITE);
           default: return fail(session);
         }
+      case STLS_NEED_COMPRESSION:
+        if (!compress(session)) return fail(session);
+        continue;
       case STLS_NEED_CONTENT: return STLS_STEP_CONTENT;
+      case STLS_NEED_MESSAGE: return STLS_STEP_MESSAGE;
       case STLS_NEED_CREDENTIAL: return STLS_STEP_CREDENTIAL;
       case STLS_NEED_CARE: return STLS_STEP_CARE;
       case STLS_NEED_NOTHING: return STLS_STEP_DONE;
@@ -510,10 +542,18 @@ static bool is_overdue(struct stls_session *session, double now) {
   return true;
 }
 
+/* What the server has decided is not to be lost because its time is over just now. */
+static bool is_verdict(enum stls_step step, const struct stls_event *event) {
+  return step == STLS_STEP_CARE &&
+         (event->type == STLS_EVENT_REPLY || event->type == STLS_EVENT_RECIPIENT ||
+          event->type == STLS_EVENT_REFUSED);
+}
+
 /* Looks at the clock only where it matters: an event in a busy stream need not. */
-static bool is_out_of_time(struct stls_session *session) {
+static bool is_out_of_time(struct stls_session *session, enum stls_step step,
+                           const struct stls_event *event) {
   double now;
-  if (is_listening(session)) return false;
+  if (is_listening(session) || is_verdict(step, event)) return false;
   if (!session->waits && session->config.deadline <= 0) return false;
   now = stls_clock_now();
   return is_overdue(session, now) || (session->waits && is_too_late(session, now));
@@ -542,7 +582,7 @@ enum stls_step stls_session_step(struct stls_session *session, struct stls_event
   session->waits = step == STLS_STEP_WAIT;
   if (step == STLS_STEP_DONE || step == STLS_STEP_FAILED) return step;
   if (is_to_wake(session)) return STLS_STEP_WAKE;
-  return is_out_of_time(session) ? fail(session) : step;
+  return is_out_of_time(session, step, event_r) ? fail(session) : step;
 }
 
 /* }====== */
@@ -567,7 +607,7 @@ bool stls_session_is_dirty(const struct stls_session *session) {
   /* What an operation in progress left is the beginning of something, and wants more. */
   if (session->phase != TALKING || !stls_dialogue_is_idle(session->dialogue)) return false;
   return stls_buffer_length(stls_dialogue_input(session->dialogue)) > 0 ||
-         (session->channel.tls && stls_tls_has_pending(session->channel.tls));
+         stls_channel_has_pending(&session->channel);
 }
 
 const struct stls_error *stls_session_error(const struct stls_session *session) {
@@ -578,8 +618,16 @@ bool stls_session_is_open(const struct stls_session *session) {
   return session->phase == TALKING && session->error.kind == STLS_ERROR_NONE;
 }
 
+bool stls_session_is_compressed(const struct stls_session *session) {
+  return session->channel.deflate != NULL;
+}
+
 bool stls_session_is_closed(const struct stls_session *session) {
   return session->phase == CLOSED || session->error.kind != STLS_ERROR_NONE;
+}
+
+size_t stls_session_unanswered(const struct stls_session *session) {
+  return session->unanswered;
 }
 
 void stls_session_security(struct stls_session *session, struct stls_security *security_r) {
@@ -591,6 +639,7 @@ void stls_session_security(struct stls_session *session, struct stls_security *s
     security_r->verified = stls_tls_is_verified(tls);
     stls_tls_describe(tls, &security_r->tls);
   }
+  security_r->compressed = stls_session_is_compressed(session);
   if (!session->dialogue) return;
   security_r->mechanism = stls_dialogue_mechanism(session->dialogue);
   security_r->binding = stls_dialogue_binding(session->dialogue, &security_r->binding_refused);

@@ -20,10 +20,12 @@
 struct stls_session_config {
   const char *protocol; /* "smtp", "imap", "pop3" */
   const char *host;     /* name or address; UTF-8 */
+  const char *path;     /* of a Unix socket to connect to, not to `host`; or NULL */
   unsigned port;        /* 0: the protocol's, for the way on the wire */
   enum stls_tls_mode tls;
   const char *client_name;                 /* EHLO; NULL: the local address in brackets */
   const char *user, *authzid, *mechanisms; /* see mail/dialogue.h; NULL where not given */
+  const char *pinned;
   bool has_password, has_token;
   enum stls_binding_policy binding;
   bool insecure_auth, insecure_no_verify;
@@ -45,6 +47,7 @@ enum stls_step {
   STLS_STEP_CREDENTIAL, /* stls_dialogue_credential on the dialogue, then step again */
   STLS_STEP_CONTENT,    /* stls_dialogue_content or _content_end, then step again */
   STLS_STEP_WAKE,       /* the time asked for with stls_session_wake has come */
+  STLS_STEP_MESSAGE,    /* stls_dialogue_message or _no_message, then step again */
   STLS_STEP_DONE,       /* the operation is over */
   STLS_STEP_FAILED      /* stls_session_error; the session is closed */
 };
@@ -115,8 +118,14 @@ const struct stls_error *stls_session_error(const struct stls_session *session);
 /* Whether it is connected and ready for operations. */
 bool stls_session_is_open(const struct stls_session *session);
 
+/* Whether every octet is compressed, in both directions. */
+bool stls_session_is_compressed(const struct stls_session *session);
+
 /* Whether the server answered an operation with a goodbye, or we closed. */
 bool stls_session_is_closed(const struct stls_session *session);
+
+/* When it has failed: how many messages' ends were sent whose answers had not come. */
+size_t stls_session_unanswered(const struct stls_session *session);
 
 struct stls_security {
   bool encrypted, verified;
@@ -125,6 +134,7 @@ struct stls_security {
   const char *mechanism;      /* of authentication, or NULL */
   const char *binding;        /* channel binding used, or NULL */
   bool binding_refused;
+  bool compressed; /* IMAP COMPRESS */
 };
 
 void stls_session_security(struct stls_session *session, struct stls_security *security_r);
@@ -132,7 +142,7 @@ void stls_session_security(struct stls_session *session, struct stls_security *s
 /* The peer's certificate; see stls_tls_certificate. */
 bool stls_session_certificate(struct stls_session *session, struct stls_certificate *certificate_r);
 
-/* Where it is connected to, as "192.0.2.1:587", or "". */
+/* Where it is connected to, as "192.0.2.1:587" or a path, or "". */
 const char *stls_session_address(const struct stls_session *session);
 unsigned stls_session_port(const struct stls_session *session);
 

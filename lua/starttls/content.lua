@@ -110,8 +110,9 @@ local function measure(source)
   end
 end
 
---- Writes a source into a temporary file, so that its size is known.
-local function spool(source)
+--- Writes a source into a temporary file, so that its size is known and it can be read again.
+-- @return the file, at its beginning, and its size; or nil and an error
+function content.spool(source)
   local file, err = io.tmpfile()
   if not file then return nil, err end
   while true do
@@ -131,7 +132,7 @@ local function spool(source)
   end
   local size = file:seek "end"
   file:seek "set"
-  return function() return file:read(piece_size) end, size
+  return file, size
 end
 
 --- A source with CRLF line ends, and its size, which IMAP wants to know beforehand.
@@ -145,7 +146,11 @@ function content.measured(message, what)
     return content.source(first .. rest, what)
   end
   local start = is_open_file(message) and message:seek()
-  if not start then return spool(content.with_crlf(source)) end
+  if not start then
+    local file, spooled = content.spool(content.with_crlf(source))
+    if not file then return nil, spooled end
+    return content.source(file, what), spooled
+  end
   local size, err = measure(content.with_crlf(source))
   if not size then return nil, err end
   message:seek("set", start)

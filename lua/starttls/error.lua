@@ -5,8 +5,8 @@
 --   kind       resolve connect timeout closed tls certificate downgrade injection auth
 --              rejected unsupported protocol limit cancelled busy
 --   message    one line for a person
---   during     the phase: connect greeting capabilities starttls handshake auth mail rcpt
---              data content delivery, or a command's name
+--   during     the phase: connect greeting capabilities starttls handshake auth envelope mail
+--              rcpt data content delivery, or a command's name
 --   temporary  true when it is worth trying again later
 --   hint       what to do about it, when we can tell
 --   code       SMTP reply code; status: enhanced status or response code; text: the

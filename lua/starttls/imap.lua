@@ -3,6 +3,8 @@
 local session = require "starttls.session"
 local Imap = require "starttls.imap.class"
 require "starttls.imap.mailboxes"
+require "starttls.imap.enable"
+require "starttls.imap.select"
 require "starttls.imap.fetch"
 require "starttls.imap.search"
 require "starttls.imap.messages"
@@ -10,15 +12,17 @@ require "starttls.imap.append"
 require "starttls.imap.watch"
 require "starttls.imap.notify"
 require "starttls.imap.pipeline"
+require "starttls.imap.compress"
+local sync = require "starttls.imap.sync"
 
-local imap = {}
+local imap = { sync = sync }
 
 --- Opens a session: encrypted, verified and, when credentials are given, authenticated.
 -- @param given  options as in README.md; also on = { alert = f, exists = f, ... }: functions for
 --               what the server says unasked
 -- @return a session, or nil and an error
 function imap.connect(given)
-  local self, err = session.connect(Imap, given, { on = "table" })
+  local self, err = session.connect(Imap, given, { on = "table", eager = "table" })
   if err and err.status == "ALERT" and err.during == "auth" and given.on and given.on.alert then
     given.on.alert(err.text) -- RFC 9051 7.1: for a person to see, whatever it comes with
   end

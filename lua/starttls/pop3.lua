@@ -14,7 +14,7 @@ local Pop3 = session.class "pop3"
 -- @param given  options as in README.md
 -- @return a session, or nil and an error
 function pop3.connect(given)
-  return session.connect(Pop3, given, {})
+  return session.connect(Pop3, given, { eager = "table" })
 end
 
 local function check_number(n, what)

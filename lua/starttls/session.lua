@@ -15,10 +15,11 @@ local Session = {}
 Session.__index = Session
 
 --- Makes a class of sessions.
--- @param protocol  "smtp", "imap" or "pop3"
+-- @param protocol  "smtp", "lmtp", "imap" or "pop3"
+-- @param parent    optional: a class whose methods it has, too
 -- @return the class, whose methods the caller adds
-function session.class(protocol)
-  local class = setmetatable({ protocol = protocol }, Session)
+function session.class(protocol, parent)
+  local class = setmetatable({ protocol = protocol }, parent or Session)
   class.__index = class
   class.__name = "starttls." .. protocol
   class.__close = Session.close
@@ -56,7 +57,7 @@ function session.connect(class, given, extra)
     trace = given.trace, on = given.on or {},
     string_limit = limits.string or default_string_limit,
     reply_limit = limits.reply or core.reply_limit,
-    host = given.host,
+    host = given.host, path = given.path,
   }, class)
   config.object = self
   self.core = core.new(config)
@@ -216,7 +217,8 @@ end
 -- @param what  optional table: { pem = true } adds the certificate in PEM
 -- @return a table: encrypted, verified, how ("starttls" or "implicit"), version, cipher, group,
 --         alpn, certificate { subject, issuer, names, not_before, not_after, sha256, pem },
---         mechanism, channel_binding, channel_binding_refused, unverified (why, when it is not)
+--         mechanism, channel_binding, channel_binding_refused, compressed (IMAP), unverified (why,
+--         when it is not)
 function Session:security(what)
   local report = self.core:security()
   report.certificate = self.core:certificate(what and what.pem or false)
@@ -243,14 +245,15 @@ function Session:events() return self.core:events() end
 function Session:timeout() return self.core:timeout() end
 function Session:dirty() return self.core:dirty() end
 
---- "starttls.smtp: mail.example.com:587 (TLS1.3)"
+--- "starttls.smtp: mail.example.com:587 (TLS1.3)", or with the path of a Unix socket
 function Session:describe()
   local state = "closed"
   if self.core and self.core:is_open() then
     state = self.secure and self.secure.version or "clear text"
   end
   local port = self.core and self.core:port() or 0
-  return ("starttls.%s: %s:%d (%s)"):format(self.protocol, self.host, port, state)
+  local place = self.path or ("%s:%d"):format(self.host, port)
+  return ("starttls.%s: %s (%s)"):format(self.protocol, place, state)
 end
 
 return session

@@ -38,6 +38,12 @@ local rules = {
     only = { "^mail/sasl" },
   },
   {
+    what = "zlib",
+    headers = { "zlib%.h", "zconf%.h" },
+    symbols = { "deflate[%w_]*", "inflate[%w_]*", "compress2?", "uncompress2?", "gz%l+" },
+    only = { "^net/deflate" },
+  },
+  {
     what = "a socket",
     headers = { "sys/socket%.h", "netdb%.h", "netinet/.*", "arpa/inet%.h", "sys/un%.h" },
     symbols = {

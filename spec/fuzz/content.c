@@ -1,6 +1,7 @@
 /*
  * content.c - message content to the wire and back: no bare CR or LF and no lone dot ever
- * goes out, cutting changes nothing, and what comes back is what went out.
+ * goes out, cutting changes nothing, and what comes back is what went out. The header's
+ * lines are the same before and after.
  */
 #include <stdlib.h>
 
@@ -71,6 +72,9 @@ static void check_round_trip(struct stls_slice message, size_t piece) {
   stls_buffer_append_text(&wire, ".\r\n");
   decode(stls_buffer_slice(&wire), piece, &back);
   must(same(&plain, &back));
+  /* A header field is one before it is on the wire, and there. */
+  must(stls_content_may_have_field(message, "bcc") ==
+       stls_content_may_have_field(stls_buffer_slice(&plain), "bcc"));
   stls_buffer_free(&wire);
   stls_buffer_free(&cut);
   stls_buffer_free(&plain);

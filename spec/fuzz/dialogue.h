@@ -97,6 +97,12 @@ static bool upgrade(struct run *run) {
   return true;
 }
 
+/* What lies behind the word that begins it is not the dialogue's any more. */
+static void compress(struct run *run) {
+  stls_buffer_clear(stls_dialogue_input(run->dialogue));
+  stls_dialogue_compressed(run->dialogue);
+}
+
 static bool begin_next(struct run *run) {
   run->pieces_left = 3;
   return begin_operation(run, run->operation++);
@@ -111,8 +117,10 @@ static bool turn(struct run *run) {
   switch (need) {
     case STLS_NEED_INPUT: receive(run); return true;
     case STLS_NEED_UPGRADE: return upgrade(run);
+    case STLS_NEED_COMPRESSION: compress(run); return true;
     case STLS_NEED_CREDENTIAL: give_credential(run); return true;
     case STLS_NEED_CONTENT: give_content(run); return true;
+    case STLS_NEED_MESSAGE: give_message(run); return true;
     case STLS_NEED_NOTHING: return begin_next(run);
     case STLS_NEED_CARE:
       if (stls_dialogue_is_listening(run->dialogue)) stls_dialogue_done(run->dialogue);

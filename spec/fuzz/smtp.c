@@ -7,12 +7,15 @@ static bool begin_transaction(struct run *run, size_t recipients) {
                             {STLS_ARG_KEYWORD, stls_slice_of("FROM:")},
                             {STLS_ARG_PATH, stls_slice_of("alice@example.com")}};
   struct stls_arg paths[3];
+  struct stls_args commands[3];
   size_t i;
   for (i = 0; i < recipients; i++) {
     paths[i].type = STLS_ARG_PATH;
     paths[i].value = stls_slice_of(addresses[i]);
+    commands[i].list = &paths[i];
+    commands[i].count = 1;
   }
-  must(stls_dialogue_transaction(run->dialogue, mail, 3, paths, recipients) == NULL);
+  must(stls_dialogue_transaction(run->dialogue, mail, 3, commands, recipients) == NULL);
   return true;
 }
 

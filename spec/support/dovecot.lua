@@ -1,5 +1,6 @@
 -- Dovecot for the specs: IMAP and POP3, each with STARTTLS and with TLS from
--- the first byte. It reads nothing outside its directory; servers.lua calls it.
+-- the first byte, and LMTP with STARTTLS and on a Unix socket. It reads nothing
+-- outside its directory; servers.lua calls it.
 --
 -- Mechanisms, offered after TLS: SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, PLAIN,
 -- LOGIN, ANONYMOUS, XOAUTH2 and OAUTHBEARER (tokens are JWTs with an HMAC that
@@ -21,7 +22,7 @@ base_dir = @dir@/run
 state_dir = @dir@/state
 log_path = @dir@/log
 instance_name = starttls-spec-@imap@
-protocols = imap pop3
+protocols = imap pop3 lmtp
 listen = 127.0.0.1, @far@
 ssl = yes
 ssl_cert = <@cert@
@@ -73,6 +74,9 @@ userdb {
   driver = static
   args = uid=@uid@ gid=@gid@ home=@mail@/%n allow_all_users=yes
 }
+protocol imap {
+  mail_plugins = imap_zlib
+}
 service anvil {
   unix_listener anvil-auth-penalty {
     mode = 0
@@ -102,6 +106,15 @@ service pop3-login {
     address = 127.0.0.1 @far@
     port = @pop3s@
     ssl = yes
+  }
+}
+service lmtp {
+  inet_listener lmtp {
+    address = 127.0.0.1
+    port = @lmtp@
+  }
+  unix_listener lmtp {
+    mode = 0666
   }
 }
 service auth {
@@ -160,6 +173,7 @@ local function values_for(servers, dir)
     far = servers.far_host, ca = servers.ca_file,
     uid = servers.owner.uid, gid = servers.owner.gid, tls_min = servers.tls_min,
     imap = servers.imap.port, imaps = servers.imap.tls_port,
+    lmtp = servers.lmtp.port,
     pop3 = servers.pop3.port, pop3s = servers.pop3.tls_port,
     mechanisms = table.concat(dovecot.mechanisms, " "),
   }
@@ -169,6 +183,7 @@ end
 function dovecot.configure(servers)
   local dir = servers.dir .. "/dovecot"
   servers.auth_socket = dir .. "/run/exim"
+  servers.lmtp.path = dir .. "/run/lmtp"
   process.run { "mkdir", "-p", dir .. "/run", dir .. "/state" }
   write_users(servers, dir .. "/users")
   write_oauth2(dir)
@@ -190,7 +205,7 @@ function dovecot.start(servers)
   local dir = servers.dir .. "/dovecot"
   return process.start {
     words = { "env", "OPENSSL_CONF=" .. write_openssl_config(servers),
-      process.find("dovecot", "dovecot-core (with dovecot-imapd and dovecot-pop3d)"),
+      process.find("dovecot", "dovecot-core (with dovecot-imapd, dovecot-pop3d and dovecot-lmtpd)"),
       "-F", "-c", dir .. "/dovecot.conf" },
     log = dir .. "/output",
   }

@@ -41,7 +41,7 @@ end
 
 local function ask(core)
   local answer = { names = {}, numbers = {}, values = {}, content = {} }
-  local operation <close> = core:command("noop", "reply", nil, "atom", "NOOP")
+  local operation <close> = core:command("noop", "reply", "atom", "NOOP")
   while true do
     local event, a, b, c, d = operation:next()
     if event == "done" then return answer end

@@ -8,6 +8,7 @@ table='
       gnutls      3.7.2  GNUTLS    libgnutls28-dev  gnutls-devel    gnutls-dev   gnutls
       libgsasl    2.0    GSASL     libgsasl-dev     libgsasl-devel  gsasl-dev    gsasl
       libidn2     2.0    IDN2      libidn2-dev      libidn2-devel   libidn2-dev  libidn2
+      zlib        1.2.11 ZLIB      zlib1g-dev       zlib-devel      zlib-dev     zlib
 '
 
 status=0
