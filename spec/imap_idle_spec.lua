@@ -4,14 +4,14 @@
 local socket = require "socket"
 local clients = require "spec.support.clients"
 local patience = require "spec.support.patience"
-local imap_talk = require "spec.support.imap_talk"
+local imap_script = require "spec.support.imap_script"
 local servers = require "spec.support.servers"
 
-local converse = imap_talk.converse
+local converse = imap_script.converse
 
 -- Dialogues -----------------------------------------------------------------------------------
 
-local short = imap_talk.short
+local short = imap_script.short
 local idling, going = { "+ idling\r\n" }, { "%T OK done\r\n" }
 
 -- Takes events until there are that many; what each is, in short.

@@ -2,7 +2,7 @@
 -- (RFC 5465), and data of FETCH that comes in several responses amid other data.
 
 local clients = require "spec.support.clients"
-local imap_talk = require "spec.support.imap_talk"
+local imap_script = require "spec.support.imap_script"
 local patience = require "spec.support.patience"
 local peer_steps = require "spec.support.peer_steps"
 local servers = require "spec.support.servers"
@@ -10,7 +10,7 @@ local Stage = require "spec.support.stage"
 
 local imap = require "starttls.imap"
 
-local converse, short = imap_talk.converse, imap_talk.short
+local converse, short = imap_script.converse, imap_script.short
 local going = { "%T OK done\r\n" }
 
 -- The functions of on ---------------------------------------------------------------------------

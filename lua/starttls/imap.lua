@@ -17,11 +17,23 @@ local sync = require "starttls.imap.sync"
 
 local imap = { sync = sync }
 
+local function check_events(on)
+  for name, handler in pairs(type(on) == "table" and on or {}) do
+    if not Imap.event_names[name] then
+      error(("starttls: on.%s: there is no such event"):format(tostring(name)), 0)
+    end
+    if type(handler) ~= "function" then
+      error(("starttls: on.%s must be a function"):format(name), 0)
+    end
+  end
+end
+
 --- Opens a session: encrypted, verified and, when credentials are given, authenticated.
 -- @param given  options as in README.md; also on = { alert = f, exists = f, ... }: functions for
 --               what the server says unasked
 -- @return a session, or nil and an error
 function imap.connect(given)
+  if type(given) == "table" then check_events(given.on) end
   local self, err = session.connect(Imap, given, { on = "table", eager = "table" })
   if err and err.status == "ALERT" and err.during == "auth" and given.on and given.on.alert then
     given.on.alert(err.text) -- RFC 9051 7.1: for a person to see, whatever it comes with

@@ -59,23 +59,6 @@ local function check_texts(given)
   end
 end
 
---- What `on` may have: functions for what an IMAP server says unasked (starttls.imap.class).
-local handler_names = {
-  alert = true, bye = true, exists = true, expunge = true, fetch = true, flags = true, list = true,
-  metadata = true, overflow = true, progress = true, recent = true, status = true, vanished = true,
-}
-
-local function check_handlers(on)
-  for name, handler in pairs(on) do
-    if not handler_names[name] then
-      misuse("unknown handler '%s' in option 'on'", tostring(name))
-    end
-    if type(handler) ~= "function" then
-      misuse("handler '%s' in option 'on' must be a function, not a %s", name, type(handler))
-    end
-  end
-end
-
 local deepest = 1000 -- nested values become nested calls in C
 
 local function check_limits(limits)
@@ -191,7 +174,6 @@ function options.check(protocol, given, extra)
   check_types(given, extra)
   check_place(given)
   check_texts(given)
-  if given.on then check_handlers(given.on) end
   if given.limits then check_limits(given.limits) end
   if given.loop then check_loop(given.loop) end
   if given.client_key and not given.client_cert then

@@ -100,6 +100,12 @@ end
 events.NO = events.OK
 events.BAD = events.OK
 
+--- The names that on = { ... } may have.
+Imap.event_names = {
+  alert = true, bye = true, exists = true, expunge = true, fetch = true, flags = true, list = true,
+  metadata = true, overflow = true, progress = true, recent = true, status = true, vanished = true,
+}
+
 --- How many numbers a set text has: "1:3,7" has 4.
 function Imap.count_of(set)
   local count = 0

@@ -51,14 +51,9 @@ function Pipeline:add(request, err)
   local promise = setmetatable({ pipeline = self }, Promise)
   if not request then
     promise:resolve(nil, err)
-  elseif request.result ~= nil then
-    promise:resolve(request.result)
   elseif self.failure then
     promise:resolve(nil, self.failure)
-  else
-    self.session.core:check(request.during, request.args:unpack())
-    request.promise = promise
-    self:enqueue(request, #self.waiting + 1)
+  elseif self:enqueue(request, promise, #self.waiting + 1) then
     self:send()
     if not self.running then
       self:run(function() return #self.waiting < self.window end)
@@ -67,10 +62,18 @@ function Pipeline:add(request, err)
   return promise
 end
 
-function Pipeline:enqueue(request, position)
-  request.values = self.session:prepare(request)
+--- Puts a request in line, or keeps the promise where nothing is to be asked.
+-- @return whether it waits to be sent. Raises when its arguments can't be.
+function Pipeline:enqueue(request, promise, position)
+  if request.result ~= nil then
+    promise:resolve(request.result)
+    return false
+  end
+  self.session.core:check(request.during, request.args:unpack())
+  request.promise, request.values = promise, self.session:prepare(request)
   order.classify(request)
   table.insert(self.waiting, position, request)
+  return true
 end
 
 -- {====== Sending ======
@@ -189,12 +192,8 @@ function Pipeline:answered(reply, number)
   end
   local results = table.pack(self.session:complete(request, reply, request.values))
   local follower = results[1]
-  if follower then
-    follower.promise = request.promise
-    self:enqueue(follower, 1)
-  else
-    request.promise:resolve(table.unpack(results, 2, math.max(2, results.n)))
-  end
+  if follower then self:enqueue(follower, request.promise, 1)
+  else request.promise:resolve(table.unpack(results, 2, math.max(2, results.n))) end
   self:send()
   return true
 end

@@ -8,7 +8,7 @@
 local patience = require "spec.support.patience"
 local Peer = require "spec.support.peer"
 
-local imap_talk = {}
+local imap_script = {}
 
 -- The peer's part. Steps: a line without its tag that must come next ("DONE" has none); or what
 -- is said: { "..." }, in which "%T" is the tag of the last command; { cut = true } hangs up,
@@ -39,7 +39,7 @@ end
 
 --- Runs `use(session)` against a peer that plays the steps; an error unless both end well.
 -- `more`: the peer's `capabilities`, { "IDLE" } unless told; `options` for connect().
-function imap_talk.converse(steps, use, more)
+function imap_script.converse(steps, use, more)
   more = more or {}
   local peer <close> = Peer.start(play,
     { steps = steps, capabilities = more.capabilities or { "IDLE" } })
@@ -55,7 +55,7 @@ function imap_talk.converse(steps, use, more)
 end
 
 --- "exists 5", "vanished 3:4": an event, in short.
-function imap_talk.short(event)
+function imap_script.short(event)
   local value = event.value
   if type(value) == "table" then
     value = value.uids or value.name or value.done or value.uid or value.seq
@@ -64,4 +64,4 @@ function imap_talk.short(event)
   return event.type .. " " .. tostring(value)
 end
 
-return imap_talk
+return imap_script
