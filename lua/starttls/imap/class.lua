@@ -9,11 +9,12 @@
 --   during   the phase, for errors: "store"
 --   args     the command, from starttls.arguments
 --   form     what the answer brings (csrc/mail/dialogue.h); default "reply"
---   wanted   the name of the untagged responses that are gathered into `values`
---   take     instead of `wanted`: function(name, number, value, weight) -> true when the response
+--   wanted   the name of the untagged responses that are its answer; gathered into `values`
+--   take     instead of gathering: function(name, number, value, weight) -> true when the response
 --            was its own, false when not, nil and an error to give up
 --   claims   function(value) -> whether a wanted response is its own; by default those of FETCH are
 --            told apart by the set, those about a mailbox by its name
+--   expects  function(section, message so far) -> whether content that begins is its own
 --   handlers further handlers of events: content, want_content
 --   accepts  function(reply) -> whether a refusal is an answer all the same
 --   finish   function(reply, values) -> what the caller gets; default the reply
@@ -174,6 +175,7 @@ end
 
 --- Notes the set or the mailbox that tells a request's answers from those of others, and how.
 local function learn_claims(request)
+  if request.args[2] == "STATUS" then request.wanted = "STATUS" end
   if request.wanted == "FETCH" then
     request.ranges = sets.ranges(argument_of(request, "set") or "*")
     local has = sets.membership(request.ranges)
@@ -199,15 +201,18 @@ function Imap:prepare(request)
   local values, weigh = {}, self:bounded(request.during)
   learn_claims(request)
   request.takes_any = request.take ~= nil and not request.wanted
-  request.take = request.take or function(name, number, value, weight, loosely)
+  local take = request.take or function(name, number, value, weight)
     if name ~= request.wanted then return false end
-    if request.claims and not request.claims(value) then
+    values[#values + 1] = value or number
+    return weigh(weight)
+  end
+  request.take = function(name, number, value, weight, loosely)
+    if name == request.wanted and request.claims and not request.claims(value) then
       -- A server may write a mailbox's name in another way than we do; but with NOTIFY it may
       -- also tell of other mailboxes at any time.
       if not (loosely and request.about) or self.notified then return false end
     end
-    values[#values + 1] = value or number
-    return weigh(weight)
+    return take(name, number, value, weight)
   end
   return values
 end
