@@ -330,7 +330,7 @@ local commands = {
 
 -- What the transcripts need.
 local readable = { "UIDPLUS", "BINARY", "CONDSTORE", "OBJECTID", "PREVIEW", "SAVEDATE",
-  "X-GM-EXT-1" }
+  "X-GM-EXT-1", "STATUS=SIZE" }
 
 local noop = { command = "NOOP", answer = "%T OK done\r\n" }
 

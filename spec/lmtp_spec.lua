@@ -187,6 +187,7 @@ describe("LMTP", function()
       assert(session:noop())
     end)
     assert.equals(long, taken[1].content)
+    assert.same({ "BDAT", "RSET", "MAIL" }, { table.unpack(taken.verbs, 4, 6) })
   end)
 
   it("knows what is unknown when the connection is lost between the answers", function()

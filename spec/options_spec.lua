@@ -211,9 +211,10 @@ describe("options", function()
   end
 
   it("for IMAP raise where a handler is none", function()
-    assert_raises("on.exist: there is no such event", { on = { exist = print } }, "imap")
-    assert_raises("on.1: there is no such event", { on = { print } }, "imap")
-    assert_raises("on.exists must be a function", { on = { exists = "x" } }, "imap")
+    assert_raises("unknown handler 'exist'", { on = { exist = print } }, "imap")
+    assert_raises("unknown handler '1'", { on = { print } }, "imap")
+    assert_raises("handler 'exists' in option 'on' must be a function, not a string",
+      { on = { exists = "x" } }, "imap")
   end)
 
   for _, case in ipairs {

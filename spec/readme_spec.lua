@@ -70,6 +70,16 @@ end
 
 -- What comes first in the program's interpreter: the detour to the test servers.
 local detour = [[
+package.preload["starttls.lmtp"] = function(name)
+  local path = assert(package.searchpath(name, package.path))
+  local module = assert(loadfile(path))(name, path)
+  local connect = module.connect
+  function module.connect(options)
+    assert(options.path, "not a Unix socket")
+    return connect { path = os.getenv "SPEC_LMTP_PATH" }
+  end
+  return module
+end
 local hosts = { ["mail.example.test"] = true, ["imap.gmail.com"] = true }
 for _, protocol in ipairs { "smtp", "imap", "pop3" } do
   package.preload["starttls." .. protocol] = function(name)
@@ -96,7 +106,7 @@ local function environment(mail)
     MAIL_PASSWORD = mail.users.alice.password, SPEC_TOKEN = mail:token "alice",
     LUA_PATH_5_4 = package.path:gsub("%f[^;\0]%./", root .. "/"):gsub("^%./", root .. "/"),
     LUA_CPATH_5_4 = package.cpath:gsub("%f[^;\0]%./", root .. "/"):gsub("^%./", root .. "/"),
-    LUA_INIT_5_4 = detour, SPEC_CA_FILE = mail.ca_file,
+    LUA_INIT_5_4 = detour, SPEC_CA_FILE = mail.ca_file, SPEC_LMTP_PATH = mail.lmtp.path,
   }
   for _, protocol in ipairs { "smtp", "imap", "pop3" } do
     variables["SPEC_" .. protocol:upper()] = mail[protocol].port
@@ -184,6 +194,22 @@ describe("README.md", function()
           assert.matches("\nSubject: Lunch\n\nAt noon?\n", text, 1, true)
           assert.is_nil(text:find("\nBcc:", 1, true))
         end
+      end,
+    },
+    ["Sending many messages"] = {
+      after = function(output)
+        assert.matches("^1\tbob@example.test\t.*OK id=", output)
+        assert.matches("\n2\trefused@example.test\tthe server refuses .*no such user", output)
+        assert.matches("\n3\talice@example.test\t.*OK id=", output)
+        for _, user in ipairs { "alice", "bob" } do
+          assert.matches("\n\nHello\n$", process.read_file(wait_for_mail(user, 1)[1].path))
+        end
+      end,
+    },
+    ["Delivering with LMTP"] = {
+      after = function(output)
+        assert.matches("^alice@example.test\t<alice@example.test> .* Saved\n$", output)
+        assert.matches("Subject: Hello\n", process.read_file(wait_for_mail("alice", 1)[1].path))
       end,
     },
     ["Fetching with IMAP"] = {

@@ -344,6 +344,26 @@ describe("Many messages on one session", function()
       end)
     end
 
+    it("before the end of the last ones went out, is not unknown of them", function()
+      local peer <close> = Peer.start(function(p)
+        p:smtp_upgrade { secure = false, auth = false, after = { "CHUNKING", "PIPELINING" } }
+        p:receive "for anything"
+        p:sleep(0.2) -- until nothing more can be sent to us
+        p:reset()
+      end)
+      local session <close> = assert(connect(peer.port))
+      local body = (("x"):rep(98) .. "\r\n"):rep(1500)
+      local got = outcomes(session, function() return envelope(a, body) end, { window = 1000 })
+      assert(#got > 10 and #got < 1000, #got)
+      for i, outcome in ipairs(got) do
+        assert.is_false(outcome[1])
+        assert.equals("closed", outcome[2].kind)
+        -- What waits to be sent is a few of them.
+        if i == #got then assert.is_nil(outcome[2].delivery)
+        elseif i < #got - 4 then assert.equals("unknown", outcome[2].delivery) end
+      end
+    end)
+
     it("at any byte of the answers, are never sent without the server's word", function()
       local first = "250 OK\r\n250 OK\r\n250 1\r\n"
       local second = "250 R\r\n" .. first

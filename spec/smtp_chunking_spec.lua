@@ -143,6 +143,8 @@ describe("A message in chunks", function()
       "a\r\nb\r\n\r\n.\r\n" },
     ["from a file"] = { file_of(long), long },
     ["from a file with LF"] = { file_of((long:gsub("\r\n", "\n"))), long },
+    ["from a file with CR at a block's end"] = { file_of(("x"):rep(65535) .. "\r" .. long),
+      ("x"):rep(65535) .. "\r\n" .. long },
     ["from a file that is empty"] = { file_of "", "" },
     ["from a long string"] = { long, long },
     ["from a source of one long piece"] = { source_of { long .. "z" }, long .. "z\r\n" },
@@ -397,6 +399,27 @@ describe("When the connection is lost", function()
         assert.equals(at == #steps and not goodbye and "unknown" or nil, err.delivery)
         assert.equals("closed", select(2, session:noop()).kind)
       end
+    end
+  end)
+
+  it("nothing is unknown of what was refused before", function()
+    for answer, phase in pairs { ["550 no\r\n"] = "mail", ["250 OK\r\n550 no\r\n"] = "rcpt",
+      ["250 OK\r\n250 OK\r\n550 no\r\n"] = "delivery" } do
+      local peer <close> = Peer.start(function(p, args)
+        p:smtp_upgrade { secure = false, auth = false, after = { "CHUNKING", "PIPELINING" } }
+        p:expect "^MAIL" p:expect "^RCPT"
+        p:smtp_chunk()
+        p:send(args.answer)
+      end, { answer = answer })
+      local session <close> = assert(connect(peer.port))
+      local result, err = session:send(envelope(a, message))
+      assert.is_nil(result)
+      assert_fields({ kind = "rejected", during = phase, code = 550 }, err)
+      assert.is_nil(err.delivery)
+      result, err = session:noop()
+      assert.is_nil(result)
+      assert.equals("closed", err.kind)
+      assert.is_nil(err.delivery)
     end
   end)
 

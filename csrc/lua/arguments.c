@@ -29,7 +29,8 @@ struct stls_arg *l_check_args(lua_State *L, int first, size_t *count_r) {
  */
 static size_t read_recipient(lua_State *L, struct stls_arg *arg) {
   int at = lua_gettop(L);
-  size_t count = 1, i;
+  size_t count = 1;
+  lua_Integer i;
   if (lua_istable(L, at)) {
     count = ((size_t)luaL_len(L, at) + 1) / 2;
     luaL_checkstack(L, 4, "recipient");
@@ -40,10 +41,10 @@ static size_t read_recipient(lua_State *L, struct stls_arg *arg) {
   luaL_checktype(L, -1, LUA_TSTRING); /* the roof sees to it */
   arg[0].type = STLS_ARG_PATH;
   arg[0].value.ptr = lua_tolstring(L, -1, &arg[0].value.len);
-  for (i = 1; i < count; i++) {
+  for (i = 1; i < (lua_Integer)count; i++) {
     lua_settop(L, at);
-    lua_geti(L, at, (lua_Integer)(2 * i));
-    lua_geti(L, at, (lua_Integer)(2 * i + 1));
+    lua_geti(L, at, 2 * i);
+    lua_geti(L, at, 2 * i + 1);
     read_arg(L, at + 1, &arg[i]);
   }
   lua_settop(L, at - 1);

@@ -52,9 +52,6 @@ struct l_session *l_check_session(lua_State *L, int index);
 /* session.c: the form of a command's answer at `index`: "reply", "lines", ... */
 enum stls_answer_form l_check_form(lua_State *L, int index);
 
-/* session.c: [-0, +1] the typed arguments from `first` on, in pairs, in an array on the top. */
-struct stls_arg *l_check_args(lua_State *L, int first, size_t *count_r);
-
 /* session.c: raises what the encoder refused, if it did; nothing was sent. */
 void l_check_refusal(lua_State *L, const char *during, const char *refusal);
 
@@ -81,6 +78,9 @@ void l_close_descriptors(lua_State *L, int session_index);
 /* options.c: [-0, +1] a new session from the options table at `index`. Raises on misuse. */
 int l_session_new(lua_State *L);
 int l_trust_new(lua_State *L);
+
+/* options.c: who we are, from the table at `index`, which keeps the strings. */
+void l_read_identity(lua_State *L, int index, struct stls_session_identity *who);
 
 /* values.c: [-0, +1] each. */
 void l_push_error(lua_State *L, const struct stls_error *error);

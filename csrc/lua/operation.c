@@ -94,7 +94,7 @@ static int operation_content(lua_State *L) {
   if (!lua_isnoneornil(L, 3) && len > BLOCK) len = BLOCK;
   if (!dialogue || !stls_dialogue_content(dialogue, stls_slice(piece + from, len)))
     return push_complaint(L, dialogue);
-  lua_pushinteger(L, (lua_Integer)(from + len + 1));
+  lua_pushinteger(L, position + (lua_Integer)len);
   return 1;
 }
 

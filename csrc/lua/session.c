@@ -57,6 +57,30 @@ static int session_open(lua_State *L) {
   return 1;
 }
 
+/*
+ * session:authenticate(identity) -> operation | nil, error
+ * The roof has checked that the session is not authenticated.
+ */
+static int session_authenticate(lua_State *L) {
+  struct l_session *session = l_check_session(L, 1);
+  struct stls_session_identity who;
+  int results = refuse_if_unready(L, session, "auth");
+  if (results > 0) return results;
+  luaL_checktype(L, 2, LUA_TTABLE);
+  l_read_identity(L, 2, &who);
+  l_push_operation(L, 1);
+  if (stls_session_authenticate(session->session, &who)) return 1;
+  l_end_operation(lua_touserdata(L, -1), true);
+  return luaL_error(L, "not enough memory");
+}
+
+/* session:forget_login(): the server took UNAUTHENTICATE. */
+static int session_forget_login(lua_State *L) {
+  struct stls_dialogue *dialogue = stls_session_dialogue(l_check_session(L, 1)->session);
+  if (dialogue) stls_dialogue_forget_login(dialogue);
+  return 0;
+}
+
 /* session:drain() -> the abandoned operation, to be taken to its end, or nil */
 static int session_drain(lua_State *L) {
   struct l_session *session = l_check_session(L, 1);
@@ -290,6 +314,8 @@ static int session_is_compressed(lua_State *L) {
 /* }====== */
 
 static const luaL_Reg methods[] = {{"open", session_open},
+                                   {"authenticate", session_authenticate},
+                                   {"forget_login", session_forget_login},
                                    {"drain", session_drain},
                                    {"command", session_command},
                                    {"check", session_check},

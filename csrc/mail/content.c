@@ -43,9 +43,33 @@ static void encode_clean(struct stls_content_encoder *encoder, struct stls_slice
   encoder->line_start = piece.ptr[len - 1] == '\n';
 }
 
+#define BLOCK 256
+
+/*
+ * Whether a block is plain, the step to the byte behind it included. The loop has a fixed
+ * count and no way out, so that compilers make it one over vectors.
+ */
+static bool is_plain_block(const char *block, bool dots) {
+  unsigned char odd = 0, dotted = 0;
+  size_t i;
+  for (i = 0; i < BLOCK; i++) {
+    odd |= (unsigned char)(((block[i] == '\r') ^ (block[i + 1] == '\n')) | (block[i] == '\0'));
+    dotted |= (unsigned char)((block[i] == '\n') & (block[i + 1] == '.'));
+  }
+  return !odd && !(dots && dotted);
+}
+
 bool stls_content_pass(struct stls_content_encoder *encoder, struct stls_slice piece) {
-  if (piece.len == 0) return true;
-  if (encoder->after_cr || clean_length(encoder, piece) < piece.len) return false;
+  struct stls_content_encoder rest = *encoder;
+  size_t at = 0;
+  if (encoder->after_cr || piece.len == 0 || piece.ptr[0] == '\n') return piece.len == 0;
+  if (encoder->dots && encoder->line_start && piece.ptr[0] == '.') return false;
+  while (piece.len - at > BLOCK && is_plain_block(piece.ptr + at, encoder->dots)) at += BLOCK;
+  if (piece.len - at > BLOCK) return false;
+  if (at > 0 && piece.ptr[at] == '\n') at--; /* its CR was the last of the block */
+  if (at > 0) rest.line_start = piece.ptr[at - 1] == '\n';
+  piece = stls_slice_from(piece, at);
+  if (clean_length(&rest, piece) < piece.len || memchr(piece.ptr, '\0', piece.len)) return false;
   encoder->line_start = piece.ptr[piece.len - 1] == '\n';
   return true;
 }

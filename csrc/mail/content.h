@@ -26,7 +26,10 @@ void stls_content_encoder_init(struct stls_content_encoder *encoder, bool dots);
 bool stls_content_encode(struct stls_content_encoder *encoder, struct stls_slice piece,
                          struct stls_buffer *out);
 
-/* Whether a piece needs no change; then it is taken for encoded, and may be used as it is. */
+/*
+ * Whether a piece is plain: it needs no change and has no NUL. Then it is taken for encoded,
+ * and may be used as it is.
+ */
 bool stls_content_pass(struct stls_content_encoder *encoder, struct stls_slice piece);
 
 /* Ends it: the last line is ended if it was not; the final dot line is the caller's. */

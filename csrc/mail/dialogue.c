@@ -432,6 +432,17 @@ void stls_dialogue_open(struct stls_dialogue *d) {
   if (stls_table_decides(d->table, d->state)) react(d, STLS_ON_NOTHING);
 }
 
+void stls_dialogue_authenticate(struct stls_dialogue *d) {
+  if (d->error.kind == STLS_ERROR_NONE) stls_opening_again(d);
+}
+
+void stls_dialogue_forget_login(struct stls_dialogue *d) {
+  d->authenticated = false;
+  d->mechanism = NULL;
+  d->binding_used = d->binding_refused = false;
+  d->utf8 = false;
+}
+
 /* SMTP and POP3 servers speak only when spoken to: what is there already answers nothing. */
 static bool spoke_unasked(struct stls_dialogue *d) {
   struct stls_slice line;

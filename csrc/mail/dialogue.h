@@ -132,6 +132,15 @@ enum stls_need stls_dialogue_next(struct stls_dialogue *d, struct stls_event *ev
 /* From the greeting to an authenticated session, or to NEED_UPGRADE. */
 void stls_dialogue_open(struct stls_dialogue *d);
 
+/*
+ * From asking for the capabilities to an authenticated session, on a dialogue that is open and
+ * not authenticated, with what the configuration says by now.
+ */
+void stls_dialogue_authenticate(struct stls_dialogue *d);
+
+/* The server has forgotten who we are, and what it was told to do for us (RFC 8437 3). */
+void stls_dialogue_forget_login(struct stls_dialogue *d);
+
 /* What a command's positive answer brings with it. */
 enum stls_answer_form {
   STLS_ANSWER_REPLY,   /* nothing more */

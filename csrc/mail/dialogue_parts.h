@@ -145,6 +145,7 @@ void stls_dialogue_want_content(struct stls_dialogue *d);
 /* opening.c: the table, and the credential that arrived. */
 extern const struct stls_table stls_opening_table;
 void stls_opening_begin(struct stls_dialogue *d);
+void stls_opening_again(struct stls_dialogue *d); /* from the capabilities on */
 void stls_opening_credential(struct stls_dialogue *d);
 void stls_login_end(struct stls_login *login);
 

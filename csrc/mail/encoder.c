@@ -10,10 +10,10 @@
 /* Waiting lets the server refuse a message before it is sent (RFC 7889 4, RFC 7888 3). */
 #define CONTENT_UNASKED_MAX (64 * 1024)
 
-static const char *const type_names[] = {"atom",   "keyword", "text",    "raw",    "path",
-                                         "xtext",  "number",  "set",     "string", "mailbox",
-                                         "flag",   "(",       ")",       "secret", "secret_string",
-                                         "octets", "content", "content8"};
+static const char *const type_names[] = {"atom",   "keyword", "text",     "raw",    "path",
+                                         "xtext",  "number",  "set",      "string", "mailbox",
+                                         "flag",   "(",       ")",        "secret", "secret_string",
+                                         "octets", "content", "content8", "charset"};
 
 bool stls_arg_type_named(const char *name, enum stls_arg_type *type_r) {
   size_t i;
@@ -137,6 +137,7 @@ static const char *raw_refusal(struct stls_slice value) {
 static const char *refusal_of(enum stls_arg_type type, struct stls_slice value) {
   switch (type) {
     case STLS_ARG_ATOM:
+    case STLS_ARG_CHARSET:
     case STLS_ARG_KEYWORD:
       return value.len > 0 && is_printable(value, '!')
                  ? NULL
@@ -312,6 +313,10 @@ static void write_arg(struct stls_encoder *encoder, enum stls_arg_type type,
       write_hidden(encoder, value.ptr, value.len);
       show_secret(encoder);
       break;
+    case STLS_ARG_CHARSET:
+      write_both(encoder, "CHARSET ", 8);
+      write_both(encoder, value.ptr, value.len);
+      break;
     case STLS_ARG_OPEN: write_both(encoder, "(", 1); break;
     case STLS_ARG_CLOSE: write_both(encoder, ")", 1); break;
     default: write_both(encoder, value.ptr, value.len); break;
@@ -324,7 +329,7 @@ void stls_encoder_add(struct stls_encoder *encoder, enum stls_arg_type type,
                       struct stls_slice value) {
   const char *reason = refusal_of(type, value);
   if (reason) refuse(encoder, reason);
-  if (encoder->refusal) return;
+  if (encoder->refusal || (type == STLS_ARG_CHARSET && encoder->utf8)) return;
   if (!encoder->joined && type != STLS_ARG_CLOSE) write_both(encoder, " ", 1);
   write_arg(encoder, type, value);
   encoder->joined = type == STLS_ARG_KEYWORD || type == STLS_ARG_OPEN;

@@ -110,12 +110,17 @@ static void make_untagged_event(struct stls_dialogue *d,
   d->event.response = response;
 }
 
-/* RFC 9051 7.1: an alert is for a person to see, whatever it comes with; but not one said in
- * the clear, which may be anybody's (6.2.1). */
-static void tell_alert_while_opening(struct stls_dialogue *d,
-                                     const struct stls_imap_response *response) {
+/*
+ * RFC 9051 7.1: an alert is for a person to see, whatever it comes with; a referral (RFC 2221) is
+ * for the caller to know of, as we never follow it. But not when said in the clear, where it may
+ * be anybody's (6.2.1).
+ */
+static void tell_code_while_opening(struct stls_dialogue *d,
+                                    const struct stls_imap_response *response) {
+  struct stls_slice code;
   if (!d->facts.encrypted || response->node_count == 0) return;
-  if (!stls_slice_is(stls_imap_node_text(response, 0), "ALERT")) return;
+  code = stls_imap_node_text(response, 0);
+  if (!stls_slice_is(code, "ALERT") && !stls_slice_is(code, "REFERRAL")) return;
   make_untagged_event(d, response);
   d->has_event = true;
 }
@@ -149,7 +154,7 @@ static enum stls_read read_tagged(struct stls_dialogue *d,
   if (d->reply.class == STLS_ON_POSITIVE && !is_sent(d, number)) return fail_tag(d, response);
   d->answering = number;
   if (d->table == &stls_opening_table) {
-    tell_alert_while_opening(d, response);
+    tell_code_while_opening(d, response);
     stls_flight_answer(&d->flight, number);
   }
   return STLS_READ_REPLY;
@@ -164,7 +169,7 @@ static enum stls_read read_greeting(struct stls_dialogue *d,
     return STLS_READ_FAILED;
   }
   d->authenticated = d->reply.class == STLS_ON_PREAUTH;
-  tell_alert_while_opening(d, response);
+  tell_code_while_opening(d, response);
   return stls_opening_greeted(d);
 }
 

@@ -487,6 +487,19 @@ static const char *login_name(const struct stls_dialogue *d) {
   return d->login.mechanism ? d->login.mechanism->name : d->config->protocol->own_login;
 }
 
+/* RFC 2221: another server would know us. Whom to trust with a credential is not its to say. */
+static void hint_at_referral(struct stls_dialogue *d) {
+  const struct stls_imap_response *response =
+      d->parser ? stls_imap_parser_response(d->parser) : NULL;
+  struct stls_slice url;
+  if (!response || !d->facts.encrypted || strcmp(d->reply.status, "REFERRAL") != 0) return;
+  if (response->node_count < 2) return;
+  url = stls_imap_node_text(response, 1);
+  if (url.len > 512 || stls_login_repeats(d, url)) return;
+  stls_error_hint(&d->error, "the server refers to %.*s, which is not followed", (int)url.len,
+                  url.ptr);
+}
+
 static void fail_auth(struct stls_dialogue *d) {
   const char *detail = d->login.sasl ? stls_sasl_server_error(d->login.sasl) : "";
   if (stls_login_repeats(d, stls_slice_of(detail))) detail = STLS_LOGIN_WITHHELD;
@@ -497,6 +510,7 @@ static void fail_auth(struct stls_dialogue *d) {
   if (d->reply.code == 538 || strcmp(d->reply.status, "PRIVACYREQUIRED") == 0) {
     stls_error_hint(&d->error, "the server wants an encrypted connection for this");
   }
+  hint_at_referral(d);
 }
 
 static void fail_unproven(struct stls_dialogue *d) {
@@ -612,4 +626,12 @@ enum stls_read stls_opening_greeted(struct stls_dialogue *d) {
   if (d->reply.class == STLS_ON_POSITIVE) return STLS_READ_MORE;
   if (d->reply.class & (STLS_ON_REFUSAL | STLS_ON_BYE)) d->state = GREETING;
   return STLS_READ_REPLY;
+}
+
+void stls_opening_again(struct stls_dialogue *d) {
+  d->heard = 0;
+  d->output.wipes = true;
+  d->encoder.line.wipes = true;
+  stls_dialogue_begin(d, &stls_opening_table, CAPABILITIES, NULL);
+  ask_capabilities(d);
 }

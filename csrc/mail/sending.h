@@ -74,7 +74,7 @@ static inline struct stls_letter *stls_sending_oldest(const struct stls_sending 
   return &sending->flights[sending->first];
 }
 
-/* smtp_content.c: whether the newest one's content is still being written. */
+/* smtp_content.c: whether the newest one's content is being written. */
 bool stls_content_is_open(const struct stls_dialogue *d);
 
 /* Whether more of it is wanted now. */

@@ -25,7 +25,8 @@ static struct stls_letter *newest(const struct stls_dialogue *d) {
 }
 
 bool stls_content_is_open(const struct stls_dialogue *d) {
-  return d->sending.count > 0 && !newest(d)->ended && !newest(d)->stopped;
+  if (d->sending.count == 0 || newest(d)->ended || newest(d)->stopped) return false;
+  return d->sending.chunked || stls_transaction_sends_text(d);
 }
 
 static size_t held(const struct stls_dialogue *d) {
@@ -35,7 +36,7 @@ static size_t held(const struct stls_dialogue *d) {
 
 bool stls_content_is_wanted(const struct stls_dialogue *d) {
   if (!stls_content_is_open(d)) return false;
-  if (!d->sending.chunked) return stls_transaction_sends_text(d);
+  if (!d->sending.chunked) return true;
   if (!d->sending.pipelined && !stls_transaction_is_welcome(d)) return false;
   return held(d) < CHUNK_SIZE;
 }
@@ -107,13 +108,17 @@ void stls_content_begin(struct stls_dialogue *d) {
   if (d->sending.chunked) begin_chunk(d);
 }
 
+static bool takes_8bit(const struct stls_dialogue *d) {
+  return stls_capabilities_find(&d->capabilities, "8BITMIME", NULL);
+}
+
 /* Why the piece can't be sent, or NULL. RFC 6152 3: 8-bit text where 8BITMIME is offered only. */
 static const char *refusal_of(const struct stls_dialogue *d, struct stls_slice piece) {
   if (newest(d)->binary) return NULL;
   if (memchr(piece.ptr, '\0', piece.len))
     return "the message has a NUL octet, which only BINARYMIME can carry";
   /* The piece is looked through only where the answer matters. */
-  if (!stls_capabilities_find(&d->capabilities, "8BITMIME", NULL) && stls_content_is_8bit(piece))
+  if (!takes_8bit(d) && stls_content_is_8bit(piece))
     return "the message has 8-bit text, and the server does not offer 8BITMIME";
   return NULL;
 }
@@ -177,9 +182,8 @@ bool stls_dialogue_content_fill(struct stls_dialogue *d, size_t len) {
   struct stls_buffer *out = destination(d);
   size_t before = stls_buffer_length(out);
   struct stls_slice piece = stls_slice(out->data + out->end, len);
-  const char *refusal = refusal_of(d, piece);
-  if (refusal) return refuse_piece(d, refusal);
-  if (!newest(d)->binary && !stls_content_pass(&d->content_out, piece)) return take_aside(d, piece);
+  if (!newest(d)->binary && (!takes_8bit(d) || !stls_content_pass(&d->content_out, piece)))
+    return take_aside(d, piece);
   stls_buffer_commit(out, len);
   return note_taken(d, before);
 }
@@ -213,7 +217,6 @@ void stls_content_end(struct stls_dialogue *d) {
 bool stls_dialogue_content_abandon(struct stls_dialogue *d) {
   if (!d->sending.active || !d->sending.chunked || !stls_content_is_open(d)) return false;
   newest(d)->stopped = true;
-  begin_chunk(d);
   stls_transaction_look_again(d);
   return true;
 }

@@ -20,15 +20,15 @@
 #include "net/hostname.h"
 #include "net/resolve.h"
 
-#define CLOSING_MAX 4 /* descriptors: look-up, dial, connection */
+#define CLOSING_MAX 4  /* descriptors: look-up, dial, connection */
+#define STRINGS_MAX 13 /* those that copy_strings names, and a new identity beside the old one */
 
 enum phase { UNBORN, RESOLVING, DIALING, HANDSHAKING, TALKING, CLOSED };
 
 struct stls_session {
   struct stls_session_config config;
   struct stls_dialogue_config dialogue_config;
-  char *strings[10]; /* copies that the configuration points to */
-  size_t string_count;
+  char *strings[STRINGS_MAX];    /* copies that the configuration points to, or NULL */
   char host[STLS_HOSTNAME_SIZE]; /* A-labels or address */
   char name[STLS_HOSTNAME_SIZE]; /* whom the certificate must name */
   char client_name[STLS_HOSTNAME_SIZE];
@@ -60,10 +60,29 @@ struct stls_session {
 
 /* Copies a string that outlives the caller's; NULL stays NULL. */
 static bool keep_string(struct stls_session *session, const char **text) {
+  size_t i = 0;
   if (!*text) return true;
-  *text = session->strings[session->string_count] = strdup(*text);
-  if (*text) session->string_count++;
+  while (session->strings[i]) i++;
+  *text = session->strings[i] = strdup(*text);
   return *text != NULL;
+}
+
+/* Frees the copy that `text` points to, if it does. */
+static void drop_string(struct stls_session *session, const char **text) {
+  size_t i;
+  for (i = 0; i < STRINGS_MAX; i++) {
+    if (!*text || session->strings[i] != *text) continue;
+    free(session->strings[i]);
+    session->strings[i] = NULL;
+  }
+  *text = NULL;
+}
+
+static void drop_strings(struct stls_session *session, const char **user, const char **authzid,
+                         const char **mechanisms) {
+  drop_string(session, user);
+  drop_string(session, authzid);
+  drop_string(session, mechanisms);
 }
 
 static bool copy_strings(struct stls_session *session) {
@@ -73,6 +92,16 @@ static bool copy_strings(struct stls_session *session) {
          keep_string(session, &config->user) && keep_string(session, &config->authzid) &&
          keep_string(session, &config->mechanisms) && keep_string(session, &config->pinned) &&
          keep_string(session, &config->server_name) && keep_string(session, &config->tls_priority);
+}
+
+static void fill_identity(struct stls_session *session) {
+  const struct stls_session_config *config = &session->config;
+  struct stls_dialogue_config *to = &session->dialogue_config;
+  to->user = config->user;
+  to->authzid = config->authzid;
+  to->mechanisms = config->mechanisms;
+  to->has_password = config->has_password;
+  to->has_token = config->has_token;
 }
 
 static void fill_dialogue_config(struct stls_session *session,
@@ -85,15 +114,11 @@ static void fill_dialogue_config(struct stls_session *session,
   to->host = config->host;
   to->port = config->port;
   to->client_name = config->client_name;
-  to->user = config->user;
-  to->authzid = config->authzid;
-  to->mechanisms = config->mechanisms;
   to->pinned = config->pinned;
-  to->has_password = config->has_password;
-  to->has_token = config->has_token;
   to->has_certificate = config->has_certificate;
   to->binding = config->binding;
   to->limits = config->limits;
+  fill_identity(session);
 }
 
 /* NULL, or what can't be. */
@@ -198,7 +223,7 @@ void stls_session_free(struct stls_session *session) {
   if (!session) return;
   tear_down(session);
   while ((fd = stls_session_take_closing(session)) >= 0) close(fd);
-  for (i = 0; i < session->string_count; i++) free(session->strings[i]);
+  for (i = 0; i < STRINGS_MAX; i++) free(session->strings[i]);
   stls_tls_trust_unref(session->config.trust);
   stls_error_free(&session->error);
   stls_trace_free(&session->trace);
@@ -295,6 +320,29 @@ static enum stls_step wait_for(struct stls_session *session, unsigned events) {
 void stls_session_begun(struct stls_session *session) {
   session->begun_at = session->progress_at = stls_clock_now();
   session->wake_at = 0;
+}
+
+/* The credentials themselves are asked for again, and go only where opening.c lets them. */
+bool stls_session_authenticate(struct stls_session *session,
+                               const struct stls_session_identity *who) {
+  struct stls_session_config *config = &session->config;
+  struct stls_session_identity kept = *who;
+  if (!keep_string(session, &kept.user) || !keep_string(session, &kept.authzid) ||
+      !keep_string(session, &kept.mechanisms)) {
+    drop_strings(session, &kept.user, &kept.authzid, &kept.mechanisms);
+    return false;
+  }
+  drop_strings(session, &config->user, &config->authzid, &config->mechanisms);
+  config->user = kept.user;
+  config->authzid = kept.authzid;
+  config->mechanisms = kept.mechanisms;
+  config->has_password = kept.has_password;
+  config->has_token = kept.has_token;
+  fill_identity(session);
+  session->dialogue_config.pinned = NULL; /* known of the first login, and of that alone */
+  stls_dialogue_authenticate(session->dialogue);
+  stls_session_begun(session);
+  return true;
 }
 
 void stls_session_wake(struct stls_session *session, double seconds) {

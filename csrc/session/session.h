@@ -76,6 +76,19 @@ void stls_session_open(struct stls_session *session);
 /* The dialogue to begin other operations on; NULL before the connection and after the end. */
 struct stls_dialogue *stls_session_dialogue(struct stls_session *session);
 
+/* Who we are, where that changes after the session was made. */
+struct stls_session_identity {
+  const char *user, *authzid, *mechanisms;
+  bool has_password, has_token;
+};
+
+/*
+ * Begins another authentication on the connection, from asking for the capabilities on. Copies
+ * the strings. False when out of memory; then nothing has begun.
+ */
+bool stls_session_authenticate(struct stls_session *session,
+                               const struct stls_session_identity *who);
+
 /* To be called when an operation was begun on the dialogue: its time runs from here. */
 void stls_session_begun(struct stls_session *session);
 

@@ -11,6 +11,7 @@
 --   hint       what to do about it, when we can tell
 --   code       SMTP reply code; status: enhanced status or response code; text: the
 --              server's words - where the server spoke
+--   reply      the reply to a command that was refused, with its response code's fields
 --   delivery   "unknown" when a message's end was sent and no answer came
 -- `tostring(err)` is one line with all of that, and `..` works on it.
 local core = require "starttls.core"
@@ -63,7 +64,7 @@ end
 function errors.from_reply(kind, during, message, reply)
   return errors.new {
     kind = kind, during = during, message = message,
-    code = reply.code, status = reply.status, text = reply.text,
+    code = reply.code, status = reply.status, text = reply.text, reply = reply,
     temporary = reply.class == "transient",
   }
 end

@@ -59,6 +59,24 @@ local function check_texts(given)
   end
 end
 
+--- What `on` may have: functions for what an IMAP server says unasked.
+local handler_names = {
+  alert = true, bye = true, exists = true, expunge = true, fetch = true, flags = true, list = true,
+  metadata = true, overflow = true, progress = true, recent = true, referral = true, search = true,
+  status = true, vanished = true,
+}
+
+local function check_handlers(on)
+  for name, handler in pairs(on) do
+    if not handler_names[name] then
+      misuse("unknown handler '%s' in option 'on'", tostring(name))
+    end
+    if type(handler) ~= "function" then
+      misuse("handler '%s' in option 'on' must be a function, not a %s", name, type(handler))
+    end
+  end
+end
+
 local deepest = 1000 -- nested values become nested calls in C
 
 local function check_limits(limits)
@@ -158,10 +176,51 @@ end
 
 --- Copies what the core reads as it is.
 local copied = {
-  "port", "path", "user", "authzid", "channel_binding", "timeout", "connect_timeout", "deadline",
+  "port", "path", "channel_binding", "timeout", "connect_timeout", "deadline",
   "server_name", "tls_priority", "loop", "limits", "insecure_auth", "insecure_no_verify",
   "client_name",
 }
+
+--- What decides where credentials may go, for as long as the session lives.
+-- @param given  the caller's table, checked
+function options.policy(given)
+  return {
+    tls = default_tls(given), client_cert = given.client_cert,
+    insecure_auth = given.insecure_auth, insecure_no_verify = given.insecure_no_verify,
+  }
+end
+
+local identity_names = { user = true, password = true, token = true, authzid = true, sasl = true }
+
+--- Who we are, as core session:authenticate() takes it.
+local function identity_of(given)
+  return {
+    user = given.user, authzid = given.authzid, sasl = mechanism_list(given.sasl),
+    has_password = given.password ~= nil, has_token = given.token ~= nil,
+  }
+end
+
+--- Checks who is to be logged in on a session that is open.
+-- @param given   user, password, token, authzid, sasl
+-- @param policy  from options.policy
+-- @return what core session:authenticate() takes. Raises on misuse.
+function options.identity(given, policy)
+  if type(given) ~= "table" then misuse("authenticate() takes a table of options") end
+  local all = {}
+  for name, value in pairs(given) do
+    if not identity_names[name] then misuse("unknown option '%s'", tostring(name)) end
+    all[name] = value
+  end
+  check_types(given, {})
+  check_texts(given)
+  if not (given.user or given.password or given.token or given.sasl) then
+    misuse("there is nothing to authenticate with")
+  end
+  local identity = identity_of(given)
+  for name, value in pairs(policy) do all[name] = value end
+  check_credentials(all, policy.tls)
+  return identity
+end
 
 --- Checks the options given to connect() and makes what starttls.core.new takes.
 -- @param protocol  "smtp", "lmtp", "imap" or "pop3"
@@ -174,6 +233,7 @@ function options.check(protocol, given, extra)
   check_types(given, extra)
   check_place(given)
   check_texts(given)
+  if given.on then check_handlers(given.on) end
   if given.limits then check_limits(given.limits) end
   if given.loop then check_loop(given.loop) end
   if given.client_key and not given.client_cert then
@@ -181,12 +241,10 @@ function options.check(protocol, given, extra)
   end
   local tls = default_tls(given)
   check_credentials(given, tls)
-  local config = {
-    protocol = protocol, tls = tls, sasl = mechanism_list(given.sasl),
-    has_password = given.password ~= nil, has_token = given.token ~= nil,
-    has_certificate = given.client_cert ~= nil,
-    trace = given.trace ~= nil, alpn = given.alpn ~= false, pinned = pinned_list(given, tls),
-  }
+  local config = identity_of(given)
+  config.protocol, config.tls, config.pinned = protocol, tls, pinned_list(given, tls)
+  config.has_certificate = given.client_cert ~= nil
+  config.trace, config.alpn = given.trace ~= nil, given.alpn ~= false
   for _, name in ipairs(copied) do config[name] = given[name] end
   config.host = given.host or "localhost"
   if tls ~= "none" then

@@ -44,6 +44,24 @@ local function give_credential(self, operation, given, which)
   return true
 end
 
+--- Takes an operation that authenticates to its end. When it fails the session is closed.
+-- @param self       the session
+-- @param given      the caller's password or token
+-- @param operation  from the core, or nil and an error that says why there is none
+-- @return true, or nil and an error
+function session.log_in(self, given, operation, err)
+  if not operation then return nil, err end
+  local done, failure = self:run(operation, {
+    want_credential = function(op, which) return give_credential(self, op, given, which) end,
+  })
+  if not done then
+    self.core:close()
+    return nil, failure
+  end
+  self.secure = self.core:security()
+  return true
+end
+
 --- Connects, encrypts and authenticates.
 -- @param class  from session.class
 -- @param given  the caller's options
@@ -57,21 +75,13 @@ function session.connect(class, given, extra)
     trace = given.trace, on = given.on or {},
     string_limit = limits.string or default_string_limit,
     reply_limit = limits.reply or core.reply_limit,
-    host = given.host, path = given.path,
+    host = given.host, path = given.path, policy = options.policy(given),
   }, class)
   config.object = self
   self.core = core.new(config)
   local done
-  done, err = self:run(self.core:open(), {
-    want_credential = function(operation, which)
-      return give_credential(self, operation, given, which)
-    end,
-  })
-  if not done then
-    self.core:close()
-    return nil, err
-  end
-  self.secure = self.core:security()
+  done, err = session.log_in(self, given, self.core:open())
+  if not done then return nil, err end
   return self
 end
 
@@ -136,13 +146,14 @@ end
 -- @param self      the session
 -- @param during    the phase, for errors
 -- @param form      what the answer brings: "reply", "lines" or "content"
--- @param handlers  as for run
+-- @param handlers  as for run; also `begun`, which is called when the command is on its way
 -- @param ...       typed arguments
 -- @return the reply, or nil and an error
 function session.exchange(self, during, form, handlers, ...)
   local reply
   handlers.reply = function(_, given) reply = given end
   local operation, why = self:command(during, form, ...)
+  if operation and handlers.begun then handlers.begun(operation) end
   local done, err = self:run(operation, handlers, why)
   if not done then return nil, err end
   return reply

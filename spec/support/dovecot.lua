@@ -43,6 +43,8 @@ auth_verbose = yes
 auth_realms =
 auth_username_format = %n
 mail_location = maildir:@mail@/%n
+mail_plugins = quota acl
+mail_attribute_dict = file:@mail@/%n/dovecot-attributes
 mail_uid = @uid@
 mail_gid = @gid@
 first_valid_uid = 1
@@ -75,7 +77,21 @@ userdb {
   args = uid=@uid@ gid=@gid@ home=@mail@/%n allow_all_users=yes
 }
 protocol imap {
-  mail_plugins = imap_zlib
+  mail_plugins = $mail_plugins imap_zlib imap_quota imap_acl
+  imap_metadata = yes
+}
+namespace inbox {
+  inbox = yes
+  mailbox Sent {
+    special_use = \Sent
+  }
+}
+plugin {
+  acl = vfile
+  quota = count:User quota
+  quota_rule = *:storage=1G:messages=100000
+  quota_vsizes = yes
+  quota_set = dict:file:@mail@/%n/dovecot-quota
 }
 service anvil {
   unix_listener anvil-auth-penalty {

@@ -15,6 +15,16 @@ local function answer_all(p, args)
       for i = 1, n do numbers[i] = i end
       return "* SEARCH " .. table.concat(numbers, " ") .. "\r\n"
     end,
+    longest = function(n)
+      local numbers = {}
+      for i = 1, n do numbers[i] = 4290000000 + i end
+      return "* SEARCH " .. table.concat(numbers, " ") .. "\r\n"
+    end,
+    ranges = function(n)
+      local numbers = {}
+      for i = 1, n do numbers[i] = 4280000000 + 2 * i end
+      return "* ESEARCH UID ALL " .. table.concat(numbers, ",") .. "\r\n"
+    end,
     structure = function(n)
       local part = '("TEXT" "PLAIN" ("CHARSET" "UTF-8" "NAME" "a.txt") NIL NIL "BASE64" 1152 23)'
       return "* 1 FETCH (UID 1 BODYSTRUCTURE (" .. part:rep(n) .. ' "MIXED"))\r\n'
@@ -53,6 +63,12 @@ end
 growth.cases = {
   { what = "search", name = "UIDs in a search", sizes = { 10000, 100000, 1000000 },
     ask = function(session) return assert(session:search "ALL") end,
+    count = function(found) return #found end },
+  { what = "longest", name = "UIDs of ten digits in a search", sizes = { 10000, 100000, 1000000 },
+    ask = function(session) return assert(session:search {}) end,
+    count = function(found) return #found end },
+  { what = "ranges", name = "UIDs in the set of a search", sizes = { 10000, 100000, 1000000 },
+    ask = function(session) return assert(session:search {}) end,
     count = function(found) return #found end },
   { what = "structure", name = "parts in a body structure", sizes = { 100, 1000, 10000 },
     ask = fetch "structure",

@@ -22,6 +22,7 @@
 --   result   instead of all these: nothing is to be asked, this is what the caller gets
 --   by_seq   the arguments have message sequence numbers
 --   alone    nothing may be in flight beside it: see order.lua
+--   tag      set once the command is on its way: what its answers may name (RFC 4466 2.6.2)
 local session = require "starttls.session"
 local errors = require "starttls.error"
 local sets = require "starttls.imap.sets"
@@ -70,6 +71,7 @@ function events.BYE(_, _, value) return "bye", value.text end
 function events.LIST(_, _, value) return "list", value end
 function events.STATUS(_, _, value) return "status", value end
 function events.METADATA(_, _, value) return "metadata", value end
+function events.ESEARCH(_, _, value) return "search", value end -- RFC 5267 4.3
 
 function events.FLAGS(self, _, value)
   if self.mailbox then self.mailbox.flags = value end
@@ -85,6 +87,7 @@ local told_by_code = {
 function events.OK(self, _, value)
   local code = value.code
   if code == "ALERT" then return "alert", value.text end
+  if code == "REFERRAL" then return "referral", value.referral end
   if code == "INPROGRESS" then
     local progress = value.inprogress -- true where the server tells nothing else
     return "progress", type(progress) == "table" and progress or {}
@@ -100,12 +103,6 @@ end
 
 events.NO = events.OK
 events.BAD = events.OK
-
---- The names that on = { ... } may have.
-Imap.event_names = {
-  alert = true, bye = true, exists = true, expunge = true, fetch = true, flags = true, list = true,
-  metadata = true, overflow = true, progress = true, recent = true, status = true, vanished = true,
-}
 
 --- How many numbers a set text has: "1:3,7" has 4.
 function Imap.count_of(set)
@@ -131,10 +128,11 @@ end
 
 local judge = Imap.judge
 
---- The reply, or nil and an error when it is a refusal. An alert may come with either, and is
--- for a person to see (RFC 9051 7.1).
+--- The reply, or nil and an error when it is a refusal. With either may come an alert, which is
+-- for a person to see (RFC 9051 7.1), or a referral (RFC 2193), which is never followed.
 function Imap:judge(during, reply)
   if reply.status == "ALERT" and self.on.alert then self.on.alert(reply.text) end
+  if reply.status == "REFERRAL" and self.on.referral then self.on.referral(reply.referral) end
   return judge(self, during, reply)
 end
 
@@ -246,6 +244,7 @@ local function exchange(self, request)
     end
     return taken, err
   end
+  function handlers.begun(operation) request.tag = operation:tag() end
   return session.exchange(self, request.during, request.form or "reply", handlers,
     request.args:unpack())
 end
@@ -283,12 +282,13 @@ end
 --- Whether the server has one of these capabilities.
 -- @param what  the call that needs it
 -- @param ...   names; any of them will do
--- @return true, or nil and an error of kind unsupported that names the first
+-- @return true, or nil and an error of kind unsupported that names the first; or the session's own
+--         when it is closed
 function Imap:needs(what, ...)
   for _, name in ipairs { ... } do
     if self:has(name) then return true end
   end
-  return nil, Imap.unsupported(what, (...))
+  return nil, self.core:error() or Imap.unsupported(what, (...))
 end
 
 -- }======

@@ -32,6 +32,11 @@ local function check_type(value, expected, what)
   return value
 end
 
+local function check_flag(value, what)
+  if value ~= nil then check_type(value, "boolean", what) end
+  return value
+end
+
 local function check_integer(value, least, most, what)
   if math.type(value) ~= "integer" or value < least or value > most then
     misuse("%s must be an integer from %d to %d", what, least, most)
@@ -290,7 +295,7 @@ end
 
 local known = { from = true, to = true, message = true, notify = true, smtputf8 = true,
   keep_bcc = true }
-for _, field in ipairs(mail_fields) do known[field.name] = true end
+for _, field in ipairs(mail_fields) do known[field.name] = field end
 
 --- A recipient: its address, where that is all that is said of it; else a table.
 local function check_recipient(given, default)
@@ -333,22 +338,17 @@ end
 --         sent, and in `asked` the fields for MAIL. Raises on misuse.
 function parameters.check(given)
   if type(given) ~= "table" then misuse "takes a table with from, to and message" end
-  for name in pairs(given) do
-    if not known[name] then misuse("unknown field '%s'", tostring(name)) end
+  local letter = { message = given.message, asked = {}, from = nil, to = nil, size = nil }
+  for name, value in pairs(given) do
+    local field = known[name]
+    if not field then misuse("unknown field '%s'", tostring(name)) end
+    if field ~= true then letter.asked[name] = field.check(value) end
   end
-  local letter = { message = given.message, asked = {} }
   if given.from ~= nil then letter.from = check_address(given.from, "the address in 'from'") end
   if given.notify ~= nil then letter.notify = check_notify(given.notify) end
   if given.to ~= nil then letter.to = parameters.recipient_list(given.to, letter.notify) end
-  for _, name in ipairs { "smtputf8", "keep_bcc" } do
-    local value = given[name]
-    if value ~= nil then check_type(value, "boolean", ("'%s'"):format(name)) end
-    letter[name] = value
-  end
-  for _, field in ipairs(mail_fields) do
-    local value = given[field.name]
-    if value ~= nil then letter.asked[field.name] = field.check(value) end
-  end
+  letter.smtputf8 = check_flag(given.smtputf8, "'smtputf8'")
+  letter.keep_bcc = check_flag(given.keep_bcc, "'keep_bcc'")
   if letter.asked.hold_for and letter.asked.hold_until then
     misuse "'hold_for' and 'hold_until' exclude each other"
   end
@@ -356,6 +356,23 @@ function parameters.check(given)
 end
 
 -- Holding it against the server ---------------------------------------------------------------
+
+--- What the server offers, which it says once and for all: looked up once for each word.
+-- @return true and the value, or false
+local function offers(session, word)
+  local known_offers = session.offers
+  if not known_offers then
+    known_offers = {}
+    session.offers = known_offers
+  end
+  local value = known_offers[word]
+  if value == nil then
+    local offered, said = session:has(word)
+    value = offered and said or false
+    known_offers[word] = value
+  end
+  return value ~= false, value
+end
 
 --- An address as the server can take it: as it is where UTF-8 is used (RFC 6531), else with its
 -- domain in A-labels.
@@ -381,7 +398,7 @@ end
 --- Whether the transaction uses SMTPUTF8: asked for, or needed and to be had.
 -- @return true or false; or nil and an error
 local function decide_utf8(session, letter)
-  local offered = session:has "SMTPUTF8"
+  local offered = offers(session, "SMTPUTF8")
   if letter.smtputf8 and not offered then
     return unsupported "the server does not offer SMTPUTF8"
   end
@@ -418,7 +435,7 @@ local function add_body(session, args, letter)
   if whole and not core.is_8bit(message) then return true end
   if body == "7BIT" then
     if whole then return unsupported "the message has 8-bit text, and 'body' says 7bit" end
-  elseif session:has "8BITMIME" then
+  elseif offers(session, "8BITMIME") then
     args:add("atom", "BODY=8BITMIME")
   elseif whole then
     return unsupported "the message has 8-bit text, and the server does not offer 8BITMIME"
@@ -429,7 +446,7 @@ end
 --- RFC 1870 6: what the server states is held against the size before it is sent.
 local function add_size(session, args, letter)
   local size = letter.size
-  local offered, limit = session:has "SIZE"
+  local offered, limit = offers(session, "SIZE")
   if not (size and offered) then return true end
   limit = tonumber(limit) or 0
   if limit > 0 and size > limit then
@@ -486,7 +503,7 @@ function parameters.recipients(session, letter)
     local is_plain = type(recipient) == "string"
     local path, err = parameters.wire_address(parameters.address_of(recipient), letter.with_utf8)
     if not path then return nil, err end
-    if not is_plain and not session:has "DSN" then
+    if not is_plain and not offers(session, "DSN") then
       return not_offered(recipient.notify and "notify" or "orcpt", "DSN")
     end
     list[index] = is_plain and path or recipient_arguments(path, recipient)
