@@ -1,7 +1,8 @@
--- That README.md is true: every code block of it is run.
+-- That README.md is true: every code block of it is run, and those of docs/.
 --
--- The Lua blocks of one section are one program, with the line numbers of the README, run by an
--- interpreter of its own. It runs as printed, except that
+-- The Lua blocks of one section are one program, with the line numbers of the page, run by an
+-- interpreter of its own; in docs/, behind those at the page's head. It runs as printed, except
+-- that
 --  - example.com and example.net are written example.test, the domain of the test servers;
 --  - connect() to a host that only the README knows goes to the test servers instead: other
 --    host, port and ca_file, and not another option.
@@ -40,15 +41,21 @@ local function blocks_of(lines)
   return blocks
 end
 
-local lines = lines_of "README.md"
-local blocks = blocks_of(lines)
+local function page_of(path)
+  local lines = lines_of(path)
+  return { path = path, lines = lines, blocks = blocks_of(lines) }
+end
 
--- The Lua of a section, each line where it is in the README; and what it says is printed.
-local function program_of(section)
+local readme = page_of "README.md"
+local lines, blocks = readme.lines, readme.blocks
+
+-- The Lua of a section, each line where it is in the page; and what it says is printed.
+local function program_of(page, section)
   local code, printed = {}, {}
-  for number = 1, #lines do code[number] = "" end
-  for _, block in ipairs(blocks) do
-    if block.section == section and block.language == "lua" then
+  for number = 1, #page.lines do code[number] = "" end
+  for _, block in ipairs(page.blocks) do
+    local is_head = block.section == "" and page ~= readme
+    if (block.section == section or is_head) and block.language == "lua" then
       for index, line in ipairs(block.lines) do
         code[block.first + index - 1] = line:gsub("example%.com", "example.test")
           :gsub("example%.net", "example.test")
@@ -140,10 +147,11 @@ describe("README.md", function()
 
   after_each(function() directory:close() end)
 
-  local function run_program(section)
-    local code, printed = program_of(section)
-    process.write_file(dir .. "/README.md", code)
-    local command = ("cd %s && PATH=.:$PATH %s %s README.md"):format(dir, words, shell.quote(lua))
+  local function run_program(page, section)
+    local code, printed = program_of(page, section)
+    local name = page.path:match "[^/]+$"
+    process.write_file(dir .. "/" .. name, code)
+    local command = ("cd %s && PATH=.:$PATH %s %s %s"):format(dir, words, shell.quote(lua), name)
     local ok, output = shell.run(command:gsub("%%", "%%%%"))
     assert.is_true(ok, output)
     local from = 1
@@ -267,8 +275,22 @@ describe("README.md", function()
       it("has an expectation for, and runs: " .. name, function()
         local section = assert(sections[block.section], "no expectation for this section")
         if section.before then section.before() end
-        section.after(run_program(block.section))
+        section.after(run_program(readme, block.section))
       end)
+    end
+  end
+
+  -- What these print is all that is expected of them.
+  for name in lfs.dir "docs" do
+    local page, known = name:find "%.md$" and page_of("docs/" .. name), {}
+    for _, block in ipairs(page and page.blocks or {}) do
+      if block.language == "lua" and block.section ~= "" and not known[block.section] then
+        known[block.section] = true
+        it(("has in docs/%s a program that runs: %s"):format(name, block.section), function()
+          for number = 1, 3 do mail:deliver("alice", letter("Message " .. number)) end
+          run_program(page, block.section)
+        end)
+      end
     end
   end
 

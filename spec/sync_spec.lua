@@ -90,7 +90,7 @@ local function disturb(session, random, number)
       assert(session:store(some(), { [random(2) == 1 and "add" or "remove"] = { flag } }))
     end,
     function()
-      assert(session:store(some(), { add = { "\\Deleted" }, silent = true }))
+      assert(session:store(some(), { add = { "\\Deleted" } }, { silent = true }))
       assert(session:expunge())
     end,
   }

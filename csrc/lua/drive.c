@@ -230,6 +230,7 @@ static int drive(lua_State *L) {
   struct l_session *session = lua_touserdata(L, 2);
   for (;;) {
     if (!session->session) return luaL_error(L, "the session was collected");
+    if (!operation->session) return luaL_error(L, "the operation is over"); /* while we waited */
     /* A trace function may have closed the session that the kept event borrows from. */
     if (stls_session_is_closed(session->session)) session->has_step = false;
     if (!session->has_step) session->step = stls_session_step(session->session, &session->event);

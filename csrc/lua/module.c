@@ -4,6 +4,7 @@
  */
 #include <string.h>
 
+#include "base/clock.h"
 #include "lua/binding.h"
 #include "mail/content.h"
 #include "net/hostname.h"
@@ -25,6 +26,12 @@ static int is_8bit(lua_State *L) {
   size_t len;
   const char *text = luaL_checklstring(L, 1, &len);
   lua_pushboolean(L, stls_content_is_8bit(stls_slice(text, len)));
+  return 1;
+}
+
+/* core.clock() -> seconds on a clock that is never set back */
+static int clock_now(lua_State *L) {
+  lua_pushnumber(L, stls_clock_now());
   return 1;
 }
 
@@ -54,10 +61,15 @@ static int to_ascii(lua_State *L) {
 
 static const struct stls_limits default_limits = STLS_LIMITS_DEFAULT;
 
-static const luaL_Reg functions[] = {{"new", l_session_new}, {"trust", l_trust_new},
-                                     {"is_8bit", is_8bit},   {"may_have_field", may_have_field},
-                                     {"to_ascii", to_ascii}, {"numbers_of", l_numbers_of},
-                                     {"set_of", l_set_of},   {NULL, NULL}};
+static const luaL_Reg functions[] = {{"new", l_session_new},
+                                     {"trust", l_trust_new},
+                                     {"is_8bit", is_8bit},
+                                     {"may_have_field", may_have_field},
+                                     {"to_ascii", to_ascii},
+                                     {"numbers_of", l_numbers_of},
+                                     {"set_of", l_set_of},
+                                     {"clock", clock_now},
+                                     {NULL, NULL}};
 
 int luaopen_starttls_core(lua_State *L) {
   l_open_session(L);

@@ -4,9 +4,10 @@
  *
  * It is the guard of Contract 4: the roof holds it in a <close> variable, so that
  * an error, coroutine.close or a break ends the operation; __gc does so for a
- * coroutine that was dropped. An operation that ends early while it waits has its
- * session cancelled. One that ends early in between is drained by the next one if
- * all that is left is to listen, else the session is cancelled too.
+ * coroutine that was dropped. An operation that ends early while it waits for an
+ * answer has its session cancelled. One that ends early in between, or while it
+ * idles, is drained by the next one if all that is left is to listen, else the
+ * session is cancelled too.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -37,22 +38,22 @@ void l_push_operation(lua_State *L, int index) {
 void l_end_operation(struct l_operation *operation, bool complete) {
   struct l_session *session = operation->session;
   struct stls_dialogue *dialogue;
+  bool waiting;
   stls_buffer_free(&operation->gathered);
   if (!session) return;
   operation->session = NULL;
   session->operation = NULL;
   session->has_step = false;
-  if (complete || !session->session || stls_session_is_closed(session->session)) {
-    session->waiting = false;
-    return;
-  }
-  dialogue = stls_session_dialogue(session->session);
-  if (dialogue && !session->waiting) stls_dialogue_done(dialogue);
-  if (dialogue && !session->waiting) stls_dialogue_no_message(dialogue, true);
-  if (dialogue && !session->waiting && stls_dialogue_is_idle(dialogue)) return;
-  if (dialogue && !session->waiting && stls_dialogue_may_drain(dialogue)) session->draining = true;
-  else stls_session_close(session->session, STLS_ERROR_CANCELLED);
+  waiting = session->waiting;
   session->waiting = false;
+  if (complete || !session->session || stls_session_is_closed(session->session)) return;
+  dialogue = stls_session_dialogue(session->session);
+  if (dialogue && stls_dialogue_is_listening(dialogue)) waiting = false;
+  if (dialogue && !waiting) stls_dialogue_done(dialogue);
+  if (dialogue && !waiting) stls_dialogue_no_message(dialogue, true);
+  if (dialogue && !waiting && stls_dialogue_is_idle(dialogue)) return;
+  if (dialogue && !waiting && stls_dialogue_may_drain(dialogue)) session->draining = true;
+  else stls_session_close(session->session, STLS_ERROR_CANCELLED);
 }
 
 /* __close and __gc */

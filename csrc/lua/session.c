@@ -87,6 +87,7 @@ static int session_drain(lua_State *L) {
   if (!session->draining || session->operation) return 0;
   session->draining = false;
   l_push_operation(L, 1);
+  stls_session_begun(session->session);
   return 1;
 }
 
@@ -121,6 +122,16 @@ static int session_command(lua_State *L) {
   l_check_refusal(L, during, refusal);
   stls_session_begun(session->session);
   return 1;
+}
+
+/* session:check(during, type, value, ...): raises when an argument can't be sent. */
+static int session_check(lua_State *L) {
+  struct stls_dialogue *dialogue = stls_session_dialogue(l_check_session(L, 1)->session);
+  const char *during = luaL_checkstring(L, 2);
+  size_t count;
+  struct stls_arg *args = l_check_args(L, 3, &count);
+  if (dialogue) l_check_refusal(L, during, stls_dialogue_check(dialogue, args, count));
+  return 0;
 }
 
 /* session:listen() -> operation | nil, error: what an IMAP server says unasked, until op:leave() */
@@ -307,6 +318,7 @@ static const luaL_Reg methods[] = {{"open", session_open},
                                    {"forget_login", session_forget_login},
                                    {"drain", session_drain},
                                    {"command", session_command},
+                                   {"check", session_check},
                                    {"listen", session_listen},
                                    {"sending", session_sending},
                                    {"unanswered", session_unanswered},

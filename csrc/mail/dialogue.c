@@ -506,6 +506,21 @@ const char *stls_dialogue_push(struct stls_dialogue *d, const struct stls_arg *a
   return refusal;
 }
 
+const char *stls_dialogue_check(const struct stls_dialogue *d, const struct stls_arg *args,
+                                size_t count) {
+  struct stls_encoder encoder;
+  const char *refusal;
+  size_t i;
+  stls_encoder_init(&encoder, NULL);
+  stls_encoder_begin(&encoder);
+  encoder.longest = d->config->protocol->longest_command;
+  encoder.utf8 = d->utf8;
+  for (i = 0; i < count; i++) stls_encoder_add(&encoder, args[i].type, args[i].value);
+  refusal = stls_encoder_end(&encoder);
+  stls_encoder_free(&encoder);
+  return refusal;
+}
+
 void stls_dialogue_listen(struct stls_dialogue *d) {
   if (d->error.kind != STLS_ERROR_NONE || !d->parser) return;
   stls_dialogue_begin(d, d->config->protocol->command_table, STLS_IMAP_LISTENING, "listen");
@@ -517,13 +532,14 @@ void stls_dialogue_done(struct stls_dialogue *d) {
   if (d->parser && d->state == STLS_IMAP_LISTENING) stls_dialogue_finish(d);
   if (d->parser && d->state == STLS_IMAP_IDLING) {
     stls_imap_send_done(d);
-    d->state = STLS_IMAP_COMMAND;
+    d->state = STLS_IMAP_LEAVING;
   }
 }
 
 bool stls_dialogue_is_listening(const struct stls_dialogue *d) {
   return d->parser && d->table == d->config->protocol->command_table &&
-         d->want == STLS_NEED_INPUT && d->state != STLS_IMAP_COMMAND;
+         d->want == STLS_NEED_INPUT &&
+         (d->state == STLS_IMAP_IDLING || d->state == STLS_IMAP_LISTENING);
 }
 
 bool stls_dialogue_prepare(struct stls_dialogue *d, const struct stls_table *table,

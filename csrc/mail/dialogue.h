@@ -179,6 +179,10 @@ const char *stls_dialogue_command(struct stls_dialogue *d, const char *during,
 const char *stls_dialogue_push(struct stls_dialogue *d, const struct stls_arg *args, size_t count,
                                enum stls_answer_form form, bool *sent_r);
 
+/* Why an argument of such a command would be refused, or NULL; nothing is sent. */
+const char *stls_dialogue_check(const struct stls_dialogue *d, const struct stls_arg *args,
+                                size_t count);
+
 /* IMAP: hands out what the server says unasked, without a command, until stls_dialogue_done. */
 void stls_dialogue_listen(struct stls_dialogue *d);
 

@@ -166,6 +166,6 @@ void stls_imap_begin_command(struct stls_dialogue *d);
 void stls_imap_command_sent(struct stls_dialogue *d);
 void stls_imap_send_done(struct stls_dialogue *d);
 void stls_imap_content_ended(struct stls_dialogue *d);
-enum { STLS_IMAP_COMMAND, STLS_IMAP_IDLING, STLS_IMAP_LISTENING };
+enum { STLS_IMAP_COMMAND, STLS_IMAP_IDLING, STLS_IMAP_LEAVING, STLS_IMAP_LISTENING };
 
 #endif

@@ -8,6 +8,8 @@
 
 #include "mail/protocol.h"
 
+static const char done_line[] = "DONE\r\n"; /* RFC 9051 6.3.13 */
+
 /* {====== Reading ====== */
 
 /* The number of the command in flight that a tag belongs to; STLS_FLIGHT_NONE for any other. */
@@ -129,11 +131,25 @@ static bool is_sent(const struct stls_dialogue *d, unsigned number) {
   return !stls_dialogue_is_stopped(d) && stls_buffer_length(&d->output) == 0;
 }
 
+/* Servers that end IDLE by themselves take a DONE that crosses their answer for a command. */
+static bool answers_done(const struct stls_dialogue *d, const struct stls_imap_response *response) {
+  if (d->table == &stls_opening_table) return false;
+  return stls_slice_is(response->tag, "DONE") && !stls_slice_is(response->name, "OK");
+}
+
+/* IDLE is over already: a DONE that has not left would be taken for a command. */
+static void unsay_done(struct stls_dialogue *d) {
+  if (d->state == STLS_IMAP_LEAVING && stls_buffer_length(&d->output) == sizeof done_line - 1)
+    stls_buffer_clear(&d->output);
+}
+
 /* A tagged OK counts only for a command in flight, and only once it is sent as a whole. */
 static enum stls_read read_tagged(struct stls_dialogue *d,
                                   const struct stls_imap_response *response) {
   unsigned number = command_tagged(d, response->tag);
+  if (answers_done(d, response)) return STLS_READ_MORE;
   if (number == STLS_FLIGHT_NONE) return fail_tag(d, response);
+  unsay_done(d);
   fill_reply(d, response);
   if (d->reply.class == STLS_ON_POSITIVE && !is_sent(d, number)) return fail_tag(d, response);
   d->answering = number;
@@ -354,23 +370,25 @@ static void tell_idling(struct stls_dialogue *d) {
 }
 
 void stls_imap_send_done(struct stls_dialogue *d) {
-  stls_buffer_append(&d->output, "DONE\r\n", 6);
+  stls_buffer_append(&d->output, done_line, sizeof done_line - 1);
   stls_trace_line(d->trace, STLS_TRACE_SENT, stls_slice_of("DONE"));
 }
 
-static const char *const command_states[] = {"command", "idle", "listen"};
+static const char *const command_states[] = {"command", "idle", "done", "listen"};
 
 static const struct stls_row command_rows[] = {
     /* state, reply, guard, next, action */
     {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, awaits_content, STLS_IMAP_COMMAND, want_content},
     {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, stls_dialogue_is_stopped, STLS_IMAP_COMMAND, go_on},
-    {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, leaves_idle, STLS_IMAP_COMMAND, stls_imap_send_done},
+    {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, leaves_idle, STLS_IMAP_LEAVING, stls_imap_send_done},
     {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, is_idle, STLS_IMAP_IDLING, tell_idling},
     {STLS_IMAP_COMMAND, STLS_ON_REFUSAL, is_sending_content, STLS_IMAP_COMMAND, fail_content},
     {STLS_IMAP_COMMAND, STLS_ON_POSITIVE, begins_compression, STLS_IMAP_COMMAND, want_compression},
     {STLS_IMAP_COMMAND, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, STLS_IMAP_COMMAND,
      stls_dialogue_finish_reply},
     {STLS_IMAP_IDLING, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, STLS_IMAP_COMMAND,
+     stls_dialogue_finish_reply},
+    {STLS_IMAP_LEAVING, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, STLS_IMAP_COMMAND,
      stls_dialogue_finish_reply},
 };
 

@@ -319,6 +319,7 @@ static enum stls_step wait_for(struct stls_session *session, unsigned events) {
 
 void stls_session_begun(struct stls_session *session) {
   session->begun_at = session->progress_at = stls_clock_now();
+  session->wake_at = 0;
 }
 
 /* The credentials themselves are asked for again, and go only where opening.c lets them. */
@@ -618,8 +619,10 @@ enum stls_step stls_session_step(struct stls_session *session, struct stls_event
   enum phase phase;
   double now = stls_clock_now();
   if (session->phase == UNBORN || session->error.kind != STLS_ERROR_NONE) return fail(session);
-  /* The time that the caller takes for itself is not the server's. */
+  /* The time that the caller takes for itself is not the server's; that in which the server
+   * may be silent counts for nothing at all. */
   if (!session->waits) session->progress_at = now;
+  if (is_listening(session)) session->begun_at = session->progress_at = now;
   do { /* as long as one phase leads to another */
     phase = session->phase;
     step = is_connecting(session) ? connect_step(session) : talk(session, event_r);

@@ -15,6 +15,7 @@ require "starttls.imap.messages"
 require "starttls.imap.transfer"
 require "starttls.imap.append"
 require "starttls.imap.watch"
+require "starttls.imap.notify"
 require "starttls.imap.pipeline"
 require "starttls.imap.compress"
 require "starttls.imap.account"
@@ -36,6 +37,9 @@ imap.set, imap.content, imap.null = marks.set, marks.content, marks.null
 -- @return a session, or nil and an error
 function imap.connect(given)
   local self, err = session.connect(Imap, given, { on = "table", eager = "table" })
+  if err and err.status == "ALERT" and err.during == "auth" and given.on and given.on.alert then
+    given.on.alert(err.text) -- RFC 9051 7.1: for a person to see, whatever it comes with
+  end
   if self then self.enabled = {} end
   return self, err
 end

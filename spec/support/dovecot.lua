@@ -55,6 +55,7 @@ login_log_format_elements = user=<%u> method=%m %c %k
 default_process_limit = 200
 default_client_limit = 2000
 maildir_stat_dirs = no
+mailbox_list_index = yes
 pop3_uidl_format = %08Xu%08Xv
 passdb {
   driver = static

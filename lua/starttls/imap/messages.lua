@@ -68,13 +68,14 @@ local function merge_stored(all, more)
 end
 
 local function store_request(self, text, item, values, settings)
-  local messages, weigh = {}, self:bounded "store"
-  return {
+  local messages, weigh, request = {}, self:bounded "store", nil
+  request = {
     during = "store", wanted = "FETCH", kind = "store", by_seq = settings.seq,
     args = store_args(text, item, values, settings), accepts = is_partly_done,
     take = function(name, _, value, weight)
       -- Flags that a silent store is told are another client's doing (RFC 9051 6.4.6).
       if name ~= "FETCH" or (settings.silent and value.flags) then return false end
+      if not request.claims(value) then return false end
       messages[#messages + 1] = value
       return weigh(weight)
     end,
@@ -84,6 +85,7 @@ local function store_request(self, text, item, values, settings)
       return messages
     end,
   }
+  return request
 end
 
 --- What a store needs of the server.
