@@ -508,6 +508,27 @@ describe("A message with more recipients than a transaction takes", function()
     assert.same({ "MAIL", "RCPT", "RCPT", "RCPT", "BDAT", "RSET", "NOOP", "QUIT" }, taken.verbs)
   end)
 
+  it("is not sent when its source fails or raises, and the others are", function()
+    local taken = serve(chunked, function(session)
+      local to = many(101)
+      local list = outcomes(session, { envelope(a, "1\r\n"),
+        envelope(to, function() return nil, "disk on fire" end), envelope(a, "3\r\n") })
+      assert.same({ a }, list[1][1].accepted)
+      assert_fields({ kind = "cancelled", during = "content" }, list[2][2])
+      assert.same({ a }, list[3][1].accepted)
+      local seen = 0
+      assert.has_error(function()
+        for _ in session:send_all { envelope(a, "4\r\n"),
+          envelope(to, function() error("boom", 0) end) } do
+          seen = seen + 1
+        end
+      end, "boom")
+      assert.equals(1, seen)
+      assert_alive(session)
+    end)
+    assert.same({ "1\r\n", "3\r\n", "4\r\n" }, contents(taken))
+  end)
+
   it("is in its place among others", function()
     local taken = serve(chunked, function(session)
       local list = outcomes(session, { envelope(many(5), "1\r\n"), envelope(a, "2\r\n"),
