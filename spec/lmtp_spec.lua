@@ -6,20 +6,17 @@ local lfs = require "lfs"
 local Peer = require "spec.support.peer"
 local process = require "spec.support.process"
 local servers = require "spec.support.servers"
+local talk = require "spec.support.smtp_talk"
 
 local lmtp = require "starttls.lmtp"
 
 local a, b, c = "a@example.test", "b@example.test", "c@example.test"
 local text = "Subject: x\r\n\r\nx\r\n"
 
-local function assert_fields(expected, actual)
-  for name, value in pairs(expected) do
-    assert.same(value, actual[name], ("%s of %s"):format(name, tostring(actual)))
-  end
-end
+local assert_fields = talk.assert_fields
 
 local function envelope(to, message)
-  return { from = "sender@example.test", to = to, message = message or text }
+  return talk.envelope(to, message or text)
 end
 
 describe("LMTP with Dovecot", function()

@@ -1,85 +1,18 @@
--- Several messages under way on one session, and messages that take several transactions:
--- which answer belongs to whom, however the server judges each, and what is said when the
--- connection is lost. Most peers are scripted and speak clear text; Exim is real.
+-- Several messages under way on one session: which answer belongs to whom, however the server
+-- judges each, and what is said when the connection is lost. Most peers are scripted and speak
+-- clear text; Exim is real.
 
 local clients = require "spec.support.clients"
 local Peer = require "spec.support.peer"
 local servers = require "spec.support.servers"
+local talk = require "spec.support.smtp_talk"
 
-local smtp = require "starttls.smtp"
+local connect, envelope, serve, outcomes = talk.connect, talk.envelope, talk.serve, talk.outcomes
+local contents, assert_fields, assert_alive = talk.contents, talk.assert_fields, talk.assert_alive
+local converse, ways = talk.converse, talk.ways
+local chunked, pipelined, single = ways["in chunks"], ways["as text"], ways["one at a time"]
 
 local a, b = "a@example.test", "b@example.test"
-
-local function envelope(to, message)
-  return { from = "sender@example.test", to = to or a, message = message or "x\r\n" }
-end
-
-local function connect(port, more)
-  local options = { host = "127.0.0.1", port = port, tls = "none" }
-  for name, value in pairs(more or {}) do options[name] = value end
-  return smtp.connect(options)
-end
-
--- Runs `use(session)` against a peer that offers `extensions` and runs `script(p)` then.
--- Returns what the script returns.
-local function converse(extensions, script, use)
-  local peer <close> = Peer.start(function(p, args)
-    p:smtp_upgrade { secure = false, auth = false, after = args.extensions }
-    return load(args.script, "=script", "b")(p)
-  end, { extensions = extensions, script = string.dump(script) })
-  local session <close> = assert(connect(peer.port))
-  use(session)
-  session:close()
-  local record = peer:finish()
-  assert.is_true(record.ok, record.error)
-  return record.result
-end
-
-local function serve(extensions, use, options)
-  local peer <close> = Peer.start(function(p, args)
-    p:smtp_upgrade { secure = false, auth = false, after = args.extensions }
-    return p:smtp_serve(args.options)
-  end, { extensions = extensions, options = options or {} })
-  local session <close> = assert(connect(peer.port))
-  use(session)
-  session:close()
-  local record = peer:finish()
-  assert.is_true(record.ok, record.error)
-  return record.result
-end
-
-local chunked, pipelined, single = { "PIPELINING", "CHUNKING" }, { "PIPELINING" }, {}
-local ways = {
-  ["in chunks"] = chunked, ["as text"] = pipelined, ["one at a time"] = single,
-  ["one at a time in chunks"] = { "CHUNKING" },
-}
-
-local function assert_fields(expected, actual)
-  for name, value in pairs(expected) do
-    assert.same(value, actual[name], ("%s of %s"):format(name, tostring(actual)))
-  end
-end
-
-local function assert_alive(session)
-  assert(session:noop())
-  assert.is_true(session:quit())
-end
-
--- The outcomes as an array of { result or false, error }.
-local function outcomes(session, messages, settings)
-  local list = {}
-  for number, result, err, message in session:send_all(messages, settings) do
-    list[#list + 1] = { result or false, err, message }
-    assert.equals(#list, number)
-  end
-  return list
-end
-
-local function contents(taken)
-  local list = {}
-  for i, mail in ipairs(taken) do list[i] = mail.content end
-  return list
-end
 
 describe("Many messages on one session", function()
   it("are under way together where the server has PIPELINING and CHUNKING", function()
@@ -274,6 +207,64 @@ describe("Many messages on one session", function()
     end)
   end)
 
+  it("wait in an event loop, as may the caller's own functions", function()
+    for _, extensions in pairs(ways) do
+      local peer <close> = Peer.start(function(p, args)
+        p:smtp_upgrade { secure = false, auth = false, after = args.extensions }
+        return p:smtp_serve {}
+      end, { extensions = extensions })
+      local yields = { loop = 0, message = 0, source = 0 }
+      local function pause(who)
+        yields[who] = yields[who] + 1
+        coroutine.yield()
+      end
+      local loop = { forget = function() end, wait = function() -- busy, but a loop
+        pause "loop"
+        return true
+      end }
+      local list
+      local thread = coroutine.create(function()
+        local session <close> = assert(connect(peer.port, { loop = loop }))
+        local count = 0
+        list = outcomes(session, function()
+          count = count + 1
+          pause "message"
+          local piece = count .. "\r\n"
+          return count <= 5 and envelope(a, function()
+            pause "source"
+            local given = piece
+            piece = nil
+            return given
+          end) or nil
+        end)
+        assert_alive(session)
+      end)
+      while coroutine.status(thread) ~= "dead" do assert(coroutine.resume(thread)) end
+      for i = 1, 5 do assert.same({ a }, list[i][1].accepted) end
+      assert.same({ 6, 10 }, { yields.message, yields.source })
+      assert(yields.loop > 0)
+      assert.same({ "1\r\n", "2\r\n", "3\r\n", "4\r\n", "5\r\n" },
+        contents(peer:finish().result))
+    end
+  end)
+
+  it("end with the coroutine that is closed in the middle", function()
+    local peer <close> = Peer.start(function(p)
+      p:smtp_upgrade { secure = false, auth = false, after = { "PIPELINING", "CHUNKING" } }
+      return p:smtp_serve {}
+    end)
+    local session <close> = assert(connect(peer.port))
+    local thread = coroutine.create(function()
+      for number in session:send_all(function() return envelope() end, { window = 3 }) do
+        coroutine.yield(number)
+      end
+    end)
+    assert(coroutine.resume(thread))
+    assert(coroutine.close(thread))
+    assert.same({ a }, assert(session:send(envelope())).accepted)
+    assert_alive(session)
+  end)
+
   it("may be none", function()
     serve(chunked, function(session)
       assert.same({}, outcomes(session, {}))
@@ -396,143 +387,6 @@ describe("Many messages on one session", function()
       assert.is_true(peer:finish().ok)
     end)
   end)
-end)
-
-describe("A message with more recipients than a transaction takes", function()
-  local function many(count, domains)
-    local to = {}
-    for i = 1, count do
-      to[i] = ("r%d@%s.test"):format(i, domains and "d" .. i % domains or "example")
-    end
-    return to
-  end
-
-  local function sizes(taken)
-    local list = {}
-    for i, mail in ipairs(taken) do list[i] = #mail.to end
-    return list
-  end
-
-  local text = "Subject: x\r\n\r\nx\r\n"
-
-  local function file_of(content)
-    local file = assert(io.tmpfile())
-    file:write("skip", content)
-    file:seek("set", 4)
-    return file
-  end
-
-  local function source_of(content)
-    return function()
-      local piece = content
-      content = nil
-      return piece
-    end
-  end
-
-  -- LIMITS (RFC 9422), recipients, and the transactions' sizes
-  for _, case in ipairs {
-    { "RCPTMAX=10", many(10), { 10 } },
-    { "RCPTMAX=10", many(25), { 10, 10, 5 } },
-    { "RCPTDOMAINMAX=1", many(6, 3), { 2, 2, 2 } },
-    { "RCPTDOMAINMAX=2", many(6, 3), { 4, 2 } },
-    { "RCPTDOMAINMAX=3", many(6, 3), { 6 } },
-    { "rcptmax=2 MAILMAX=9 RCPTDOMAINMAX=1 X=y", many(6, 2), { 2, 1, 2, 1 } },
-    { "RCPTMAX=0 RCPTDOMAINMAX=x", many(3), { 3 } },
-  } do
-    it(("is sent %d times where the server says LIMITS %s"):format(#case[3], case[1]), function()
-      for _, make in ipairs { function() return text end, file_of, source_of } do
-        local taken = serve({ "PIPELINING", "LIMITS " .. case[1] }, function(session)
-          local result = assert(session:send(envelope(case[2], make(text))))
-          assert.same(case[2], result.accepted)
-          assert.same({}, result.rejected)
-          assert.equals(#case[3] > 1 and #case[3] or nil, result.replies and #result.replies)
-          assert_alive(session)
-        end)
-        assert.same(case[3], sizes(taken))
-        for _, mail in ipairs(taken) do assert.equals(text, mail.content) end
-      end
-    end)
-  end
-
-  it("goes to nobody behind the last one that MAILMAX allows", function()
-    local taken = serve({ "CHUNKING", "LIMITS MAILMAX=2 RCPTMAX=1" }, function(session)
-      local result = assert(session:send(envelope { a, "no@example.test", b }))
-      assert.same({ a }, result.accepted)
-      assert.equals(550, result.rejected[1].code)
-      assert_fields({ address = b, temporary = true }, result.rejected[2])
-      local none, err = session:send(envelope())
-      assert.is_nil(none)
-      assert_fields({ kind = "rejected", during = "mail", temporary = true }, err)
-      assert.matches("2 messages", err.message)
-      assert_alive(session)
-    end)
-    assert.same({ "MAIL", "RCPT", "BDAT", "MAIL", "RCPT", "RSET", "NOOP", "QUIT" }, taken.verbs)
-  end)
-
-  for _, case in ipairs {
-    { "452 4.5.3 too many recipients", { 100, 100, 50 } },
-    { "452 no room for more", { 100, 100, 50 } },
-    { "552 too many", { 100, 100, 50 } },
-    { "451 4.5.3 too many", { 100, 100, 50 } },
-    { "452 4.2.2 mailbox full", { 100 }, 452 },
-    { "450 4.2.1 later", { 100 }, 450 },
-    { "550 5.1.1 no such user", { 100 }, 550 },
-  } do
-    it(("is sent %d times where the server says %s"):format(#case[2], case[1]), function()
-      local to = many(250)
-      for _, make in ipairs { function() return text end, file_of, source_of } do
-        for _, extensions in ipairs { chunked, single } do
-          local taken = serve(extensions, function(session)
-            local result = assert(session:send(envelope(to, make(text))))
-            assert.equals(case[3] and 100 or 250, #result.accepted)
-            assert.equals(case[3] and 150 or 0, #result.rejected)
-            assert.equals(case[3], result.rejected[1] and result.rejected[1].code)
-            if not case[3] then assert.same(to, result.accepted) end
-            assert_alive(session)
-          end, { most = 100, full = case[1] })
-          assert.same(case[2], sizes(taken))
-        end
-      end
-    end)
-  end
-
-  it("is not sent again when nobody was accepted, or the message was refused", function()
-    local taken = serve(chunked, function(session)
-      local none, err = session:send(envelope(many(3), "REJECT"))
-      assert.is_nil(none)
-      assert_fields({ during = "delivery", code = 554 }, err)
-      assert.equals(2, #err.rejected)
-      assert_alive(session)
-    end, { most = 1 })
-    assert.same({ "MAIL", "RCPT", "RCPT", "RCPT", "BDAT", "RSET", "NOOP", "QUIT" }, taken.verbs)
-  end)
-
-  it("is in its place among others", function()
-    local taken = serve(chunked, function(session)
-      local list = outcomes(session, { envelope(many(5), "1\r\n"), envelope(a, "2\r\n"),
-        envelope(many(3), "3\r\n") })
-      for i, count in ipairs { 5, 1, 3 } do assert.equals(count, #list[i][1].accepted) end
-      assert_alive(session)
-    end, { most = 2 })
-    assert.equals(6, #taken)
-  end)
-
-  for _, at in ipairs { 1, 50, 100 } do
-    it(("tells that recipient %d of 100 is refused"):format(at), function()
-      for _, extensions in pairs(ways) do
-        local to = many(100)
-        to[at] = "no@example.test"
-        serve(extensions, function(session)
-          local result = assert(session:send(envelope(to)))
-          assert.equals(99, #result.accepted)
-          assert.same({ { address = "no@example.test", code = 550, status = "5.1.1",
-            text = "no such user", temporary = false } }, result.rejected)
-          assert_alive(session)
-        end)
-      end
-    end)
-  end
 end)
 
 describe("Many messages to Exim", function()

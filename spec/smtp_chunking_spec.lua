@@ -4,55 +4,19 @@
 -- content_spec.lua and roundtrip_spec.lua.
 
 local Peer = require "spec.support.peer"
+local talk = require "spec.support.smtp_talk"
 
-local smtp = require "starttls.smtp"
+local connect, converse, serve = talk.connect, talk.converse, talk.serve
+local assert_fields, assert_alive = talk.assert_fields, talk.assert_alive
 
 local a, b, c = "a@example.test", "b@example.test", "c@example.test"
 local letter = "Subject: x\r\n\r\n.x\r\n"
 
 local function envelope(to, message, binary)
-  return { from = "sender@example.test", to = to or { a, b, c }, message = message or letter,
-    body = binary and "binarymime" or nil }
-end
-
-local function connect(port, more)
-  local options = { host = "127.0.0.1", port = port, tls = "none" }
-  for name, value in pairs(more or {}) do options[name] = value end
-  return smtp.connect(options)
-end
-
--- Runs `use(session)` against a peer that offers `extensions` and runs `script(p)` then.
--- Returns what the script returns.
-local function converse(extensions, script, use)
-  local peer <close> = Peer.start(function(p, args)
-    p:smtp_upgrade { secure = false, auth = false, after = args.extensions }
-    return load(args.script, "=script", "b")(p)
-  end, { extensions = extensions, script = string.dump(script) })
-  local session <close> = assert(connect(peer.port))
-  use(session)
-  session:close()
-  local record = peer:finish()
-  assert.is_true(record.ok, record.error)
-  return record.result, record
-end
-
--- The same against the server of peer_smtp.lua. Returns the messages that it took.
-local function serve(extensions, use)
-  return converse(extensions, function(p) return p:smtp_serve {} end, use)
+  return talk.envelope(to or { a, b, c }, message or letter, binary)
 end
 
 local both, single = { "PIPELINING", "CHUNKING", "8BITMIME" }, { "CHUNKING", "8BITMIME" }
-
-local function assert_fields(expected, actual)
-  for name, value in pairs(expected) do
-    assert.same(value, actual[name], ("%s of %s"):format(name, tostring(actual)))
-  end
-end
-
-local function assert_alive(session)
-  assert(session:noop())
-  assert.is_true(session:quit())
-end
 
 local function source_of(pieces, failure)
   local at = 0

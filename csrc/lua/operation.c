@@ -15,7 +15,7 @@
 
 #include "lua/binding.h"
 
-#define BLOCK (64 * 1024) /* bytes of content taken at a time */
+#define BLOCK (192 * 1024) /* bytes of content taken at a time: a chunk (smtp_content.c) */
 
 void l_open_operation(lua_State *L);
 

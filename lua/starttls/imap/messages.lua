@@ -70,7 +70,7 @@ end
 local function store_request(self, text, item, values, settings)
   local messages, weigh, request = {}, self:bounded "store", nil
   request = {
-    during = "store", wanted = "FETCH", kind = "store", by_seq = settings.seq,
+    during = "store", wanted = "FETCH", by_seq = settings.seq,
     args = store_args(text, item, values, settings), accepts = is_partly_done,
     take = function(name, _, value, weight)
       -- Flags that a silent store is told are another client's doing (RFC 9051 6.4.6).

@@ -21,7 +21,7 @@ end
 return function(during, text, words, result)
   local args = sets.command("STORE", text):add("atom", "+FLAGS.SILENT")
   return chain.telling({
-    during = during, kind = "store", args = args:add_list("flag", { "\\Deleted" }),
+    during = during, args = args:add_list("flag", { "\\Deleted" }),
     follow = function() return expunge_request(during, text, result) end,
   }, function(fields)
     fields.message = ("%s; before that, %s"):format(fields.message, words)

@@ -37,7 +37,7 @@ Imap.define("search", function(self, given, settings)
   end
   args, err = criteria.add_to(args, self, given, "search")
   if not args then return nil, err end
-  return returns.gather(self, { during = "search", kind = "search", by_seq = by_seq, args = args },
+  return returns.gather(self, { during = "search", by_seq = by_seq, args = args },
     asked, able, "SEARCH")
 end)
 

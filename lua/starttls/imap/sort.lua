@@ -67,7 +67,7 @@ Imap.define("sort", function(self, order, given, settings)
   if not sorts then return nil, lacking end
   args, err = add_criteria(args, self, given or {}, "sort")
   if not args then return nil, err end
-  return returns.gather(self, { during = "sort", kind = "sort", by_seq = by_seq, args = args },
+  return returns.gather(self, { during = "sort", by_seq = by_seq, args = args },
     asked, able, "SORT")
 end)
 
@@ -96,7 +96,7 @@ Imap.define("thread", function(self, algorithm, given, settings)
   args, err = add_criteria(args, self, given or {}, "thread")
   if not args then return nil, err end
   return returns.explain {
-    during = "thread", wanted = "THREAD", kind = "sort", by_seq = by_seq, args = args,
+    during = "thread", wanted = "THREAD", by_seq = by_seq, args = args,
     finish = function(_, values)
       local threads = values[1] or {}
       for index = 2, #values do

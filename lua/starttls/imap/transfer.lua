@@ -89,7 +89,7 @@ local function find_request(text, by_seq)
   local args = arguments.of("UID", "SEARCH")
   if not by_seq then args:add("atom", "UID") end
   return {
-    during = "move", wanted = "SEARCH", kind = "search", by_seq = by_seq,
+    during = "move", wanted = "SEARCH", by_seq = by_seq,
     args = args:add("set", text),
     finish = function(_, values)
       local found = {}

@@ -24,6 +24,8 @@ Letter.__index = Letter
 --   failure         the error that ended it on our side
 --   raised          { what one of the caller's functions raised }
 --   refusal, phase  the reply that refused it as a whole, and to what
+--   surplus         of each recipient whether there was no room for it in a transaction
+--   spool           the temporary file that its content is in
 --   delivered       LMTP: the server has answered the content, for each recipient
 --   done            nothing more is going to happen to it
 function Letter.new(from, to, message, binary)
@@ -45,13 +47,23 @@ function Letter:is_repeatable()
 end
 
 --- Makes the content repeatable: what can be read only once is put into a temporary file.
--- @return true, or nil and an error
+-- When that fails, the letter is done.
 function Letter:make_repeatable()
-  if self:is_repeatable() then return true end
-  local file, err = content.spool(content.source(self.message))
-  if not file then return nil, content.failure("the message's source", "content", err) end
-  self.message, self.position = file, file:seek()
-  return true
+  if self:is_repeatable() then return end
+  local ok, file, err = pcall(content.spool, content.source(self.message))
+  if ok and file then
+    self.message, self.position, self.spool = file, file:seek(), file
+    return
+  end
+  if not ok then self.raised = { file }
+  else self.failure = content.failure("the message's source", "content", err) end
+  self.done = true
+end
+
+--- Lets go of what it holds: nothing more is going to happen to it.
+function Letter:finish()
+  self.done = true
+  if self.spool then self.spool:close() end
 end
 
 --- To the content's beginning, for a transaction.
@@ -71,22 +83,22 @@ function Letter:rewind()
 end
 
 --- The next piece of content, of which the rest is from `self.at` on.
--- @return true, false at the end, or nil and what went wrong
+-- @return true, false at the end, or nil when there is none to be had
 function Letter:read()
   if self.piece then return true end
   if not self.source then return false end
   local ok, piece, err = pcall(self.source)
   if not ok then
     self.raised = { piece }
-    return nil, piece
+    return nil
   end
   if not piece and err then
     self.failure = content.failure("the message's source", "content", err)
-    return nil, err
+    return nil
   end
   if piece ~= nil and type(piece) ~= "string" then
     self.raised = { ("the message's source gave a %s, not a string"):format(type(piece)) }
-    return nil, "no string"
+    return nil
   end
   self.piece, self.at = piece, 1
   return piece ~= nil
@@ -132,12 +144,24 @@ end
 
 -- Fates ---------------------------------------------------------------------------------------
 
+--- RFC 5321 4.5.3.1.10: the server has as many recipients as it takes in one transaction.
+-- Where the reply has no status (RFC 3463: x.5.3 says it), 452 means that, and 552 in old servers.
+local function is_too_many(reply)
+  if reply.status then return reply.status:find "^%d%.5%.3$" ~= nil end
+  return reply.code == 452 or reply.code == 552
+end
+
 --- Notes what the server said to one recipient.
-function Letter:note(index, reply)
+-- @param phase  "rcpt", or "delivery" when it is about the content
+function Letter:note(index, reply, phase)
   local fates = self.fates or {}
   self.fates = fates
   fates[index] = reply.class == "positive" or { address = self.to[index], code = reply.code,
     status = reply.status, text = reply.text, temporary = reply.class == "transient" }
+  if phase == "rcpt" and is_too_many(reply) then
+    self.surplus = self.surplus or {}
+    self.surplus[index] = true
+  end
 end
 
 --- Notes a reply that took the message.
@@ -150,28 +174,19 @@ function Letter:take(reply)
   self.reply = reply
 end
 
---- RFC 5321 4.5.3.1.10: the server has as many recipients as it takes in one transaction.
--- Where the reply has no status (RFC 3463: x.5.3 says it), 452 means that, and 552 in old servers.
-local function is_too_many(fate)
-  if fate.status then return fate.status:find "^%d%.5%.3$" ~= nil end
-  return fate.code == 452 or fate.code == 552
-end
-
 --- Takes back the refusals of those for whom another transaction may have room.
 -- @param indices  of the recipients in question
 -- @return their indices, or nil when there are none
 function Letter:left_over(indices)
-  local left
-  if not self.fates then return nil end
+  local surplus, left = self.surplus, {}
+  if not surplus or not self:is_repeatable() then return nil end
+  self.surplus = nil
   for _, index in ipairs(indices) do
-    local fate = self.fates[index]
-    if fate and fate ~= true and is_too_many(fate) then
-      left = left or {}
+    if surplus[index] then
       left[#left + 1] = index
+      self.fates[index] = nil
     end
   end
-  if not left or not self:is_repeatable() then return nil end
-  for _, index in ipairs(left) do self.fates[index] = nil end
   return left
 end
 

@@ -49,17 +49,15 @@ local function add_part(self, letter, indices)
 end
 
 --- Lines up the transactions of a letter.
--- @return true, or nil and an error
 local function line_up(self, letter)
   local parts = next(self.allowance) and limits.split(letter.to, self.allowance)
   -- RFC 5321 4.5.3.1.8: a server takes 100 at least. Beyond, it may send us round again.
   if parts or #letter.to > 100 then
-    local ready, err = letter:make_repeatable()
-    if not ready then return nil, err end
+    letter:make_repeatable()
+    if letter.done then return end
   end
   if not parts then add_part(self, letter)
   else for _, indices in ipairs(parts) do add_part(self, letter, indices) end end
-  return true
 end
 
 local function all_indices(count)
@@ -73,7 +71,7 @@ local function end_part(part, err)
   local letter = part.letter
   letter.failure = letter.failure or err
   letter.parts = letter.parts - 1
-  letter.done = letter.parts == 0
+  if letter.parts == 0 then letter:finish() end
 end
 
 --- RFC 9422 4.1: so many transactions in a session, and no more.
@@ -152,10 +150,7 @@ local function next_letter(self)
   if not ok or not letter then self.dry = true end
   if not letter then return nil end
   add(self.letters, letter)
-  if not letter.done then
-    local ready, err = line_up(self, letter)
-    if not ready then letter.failure, letter.done = err, true end
-  end
+  if not letter.done then line_up(self, letter) end
   return letter
 end
 
@@ -185,7 +180,7 @@ end
 function handlers.recipient(self, index, reply, phase)
   local part = self.flights[self.flights.first]
   local letter = part.letter
-  letter:note(part.indices and part.indices[index] or index, reply)
+  letter:note(part.indices and part.indices[index] or index, reply, phase)
   if phase == "delivery" then
     letter.delivered = true
     if reply.class == "positive" then letter:take(reply) end
