@@ -154,6 +154,13 @@ static int operation_message(lua_State *L) {
   return 2;
 }
 
+/* op:farewell(): the next message is the last of the session, which ends with it. */
+static int operation_farewell(lua_State *L) {
+  struct stls_dialogue *dialogue = check_dialogue(L);
+  if (dialogue) stls_dialogue_farewell(dialogue);
+  return 0;
+}
+
 /* op:no_message(last): there is none until another one is over, or ever. */
 static int operation_no_message(lua_State *L) {
   struct stls_dialogue *dialogue = check_dialogue(L);
@@ -238,6 +245,7 @@ static const luaL_Reg methods[] = {{"next", l_operation_next},
                                    {"content_abandon", operation_content_abandon},
                                    {"message", operation_message},
                                    {"no_message", operation_no_message},
+                                   {"farewell", operation_farewell},
                                    {"credential", operation_credential},
                                    {"push", operation_push},
                                    {"tag", operation_tag},

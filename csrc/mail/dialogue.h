@@ -209,6 +209,12 @@ struct stls_envelope {
  */
 void stls_dialogue_begin_sending(struct stls_dialogue *d, size_t window);
 
+/*
+ * The next message is the last of the session: QUIT goes out in its last flight, where the server
+ * has PIPELINING, and the operation ends with the answer to that.
+ */
+void stls_dialogue_farewell(struct stls_dialogue *d);
+
 /* Answers NEED_MESSAGE. Returns NULL, or why it is refused: then nothing of it is sent. */
 const char *stls_dialogue_message(struct stls_dialogue *d, const struct stls_envelope *envelope);
 

@@ -133,7 +133,7 @@ local function finish_part(self, part, reply)
     local indices = part.indices or all_indices(#letter.to)
     if settle(letter, indices) then
       if not letter.delivered then letter:take(reply) end
-      local left = letter:left_over(indices)
+      local left = not self.farewell and letter:left_over(indices)
       if left then add_part(self, letter, left) end
     end
   end
@@ -237,6 +237,12 @@ local function lose(self, err)
   for part in take, self.waiting do end_part(part, not_sent(err)) end
 end
 
+--- Whether a letter goes out in one transaction, as far as can be known.
+function Outbox.fits(session, letter)
+  local most = allowance(session)
+  return #letter.to <= 100 and not (next(most) and limits.split(letter.to, most))
+end
+
 -- For the session -----------------------------------------------------------------------------
 
 --- Begins to send.
@@ -244,12 +250,15 @@ end
 -- @param window   how many transactions may be under way at a time
 -- @param give     function that returns the next letter, or nil; what it raises is raised
 --                 again when those before it are reported
+-- @param farewell true: the first letter, which must fit into one transaction (Outbox.fits), is
+--                 the session's last, and the goodbye rides along
 -- @return an outbox, which is to be closed (its field `operation`); or nil and an error
-function Outbox.open(session, window, give)
+function Outbox.open(session, window, give, farewell)
   local operation, err = session.core:sending(window)
   if not operation then return nil, err end
+  if farewell then operation:farewell() end
   return setmetatable({
-    session = session, operation = operation, give = give, letters = queue(),
+    session = session, farewell = farewell or false, operation = operation, give = give, letters = queue(),
     waiting = queue(), flights = queue(), allowance = allowance(session),
   }, Outbox)
 end
