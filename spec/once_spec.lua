@@ -196,7 +196,8 @@ describe("a one-shot call", function()
     local talk = { join(imap_flight, { "A3 NO [NONEXISTENT] none\r\nA4 BAD nothing selected\r\n"
       .. "* BYE\r\nA5 OK done\r\n" }) }
     local peer <close> = stage:start((script(join(imap_implicit, talk))))
-    local messages, err = fetch(stage:options { port = peer.port, tls = "implicit", sasl = "PLAIN" })
+    local options = stage:options { port = peer.port, tls = "implicit", sasl = "PLAIN" }
+    local messages, err = fetch(options)
     assert.is_nil(messages)
     assert.equal("NONEXISTENT", err.status)
   end)

@@ -258,7 +258,8 @@ function Outbox.open(session, window, give, farewell)
   if not operation then return nil, err end
   if farewell then operation:farewell() end
   return setmetatable({
-    session = session, farewell = farewell or false, operation = operation, give = give, letters = queue(),
+    session = session, farewell = farewell or false,
+    operation = operation, give = give, letters = queue(),
     waiting = queue(), flights = queue(), allowance = allowance(session),
   }, Outbox)
 end
