@@ -426,7 +426,8 @@ describe("README.md", function()
   end)
 
   -- Methods of lua/starttls/session.lua that are for the protocols' modules, not for scripts.
-  local internal = { unasked = true, run = true, take = true, handle = true, drain = true, command = true,
+  local internal = { unasked = true, run = true, take = true, handle = true,
+    drain = true, command = true,
     ask = true, judge = true, say_goodbye = true, describe = true }
 
   -- The files that hold the methods of each class.
