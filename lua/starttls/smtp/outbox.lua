@@ -48,22 +48,44 @@ local function add_part(self, letter, indices)
   add(self.waiting, indices and { letter = letter, indices = indices } or letter)
 end
 
+local function all_indices(count)
+  local indices = {}
+  for i = 1, count do indices[i] = i end
+  return indices
+end
+
+--- RFC 9422 4.3: recipients of further domains have to go by another session.
+-- @return the indices of those who may go by this one
+local function admit(self, letter)
+  local most = self.allowance.rcptdomainmax
+  if not most then return all_indices(#letter.to) end
+  self.session.domains = self.session.domains or {}
+  local may, may_not = limits.admit(letter.to, most, self.session.domains)
+  for _, index in ipairs(may_not) do
+    letter.fates = letter.fates or {}
+    letter.fates[index] = { address = letter.to[index], temporary = true,
+      text = ("the server takes recipients of at most %d domains in a session"):format(most) }
+  end
+  return may
+end
+
 --- Lines up the transactions of a letter.
 local function line_up(self, letter)
-  local parts = next(self.allowance) and limits.split(letter.to, self.allowance)
+  local is_limited = next(self.allowance) ~= nil
+  local may = is_limited and admit(self, letter) or nil
+  local parts = may and limits.split(may, self.allowance.rcptmax)
   -- RFC 5321 4.5.3.1.8: a server takes 100 at least. Beyond, it may send us round again.
   if parts or #letter.to > 100 then
     letter:make_repeatable()
     if letter.done then return end
   end
-  if not parts then add_part(self, letter)
-  else for _, indices in ipairs(parts) do add_part(self, letter, indices) end end
-end
-
-local function all_indices(count)
-  local indices = {}
-  for i = 1, count do indices[i] = i end
-  return indices
+  if parts then
+    for _, indices in ipairs(parts) do add_part(self, letter, indices) end
+  elseif may and #may == 0 then
+    letter.done = true
+  else
+    add_part(self, letter, may and #may < #letter.to and may or nil)
+  end
 end
 
 --- A part of a letter is over, or won't be.
@@ -240,7 +262,7 @@ end
 --- Whether a letter goes out in one transaction, as far as can be known.
 function Outbox.fits(session, letter)
   local most = allowance(session)
-  return #letter.to <= 100 and not (next(most) and limits.split(letter.to, most))
+  return #letter.to <= math.min(most.rcptmax or 100, 100) and not most.rcptdomainmax
 end
 
 -- For the session -----------------------------------------------------------------------------
