@@ -362,6 +362,11 @@ bool stls_dialogue_is_stopped(const struct stls_dialogue *d) {
   return stls_encoder_stopped(&d->encoder);
 }
 
+bool stls_dialogue_is_sent(const struct stls_dialogue *d, unsigned number) {
+  if (number + 1 < d->flight.sent) return d->output.taken >= stls_flight_end(&d->flight, number);
+  return !stls_dialogue_is_stopped(d) && stls_buffer_length(&d->output) == 0;
+}
+
 const char *stls_dialogue_send_line(struct stls_dialogue *d) {
   const char *refusal = stls_encoder_end(&d->encoder);
   if (!refusal) stls_dialogue_release(d);
@@ -428,7 +433,7 @@ static bool spoke_unasked(struct stls_dialogue *d) {
   struct stls_slice line;
   if (d->parser || stls_buffer_length(&d->input) == 0) return false;
   if (!stls_dialogue_take_line(d, &line)) line = stls_buffer_slice(&d->input);
-  if (d->config->protocol == &stls_smtp && stls_slice_starts(line, "421")) {
+  if (stls_slice_starts(line, d->config->protocol == &stls_smtp ? "421" : "-ERR")) {
     stls_dialogue_fail(d, STLS_ERROR_CLOSED, "the server has closed the session");
   } else {
     stls_dialogue_fail(d, STLS_ERROR_PROTOCOL, "the server answered a command that was not sent");

@@ -120,6 +120,9 @@ const char *stls_dialogue_send_line(struct stls_dialogue *d);
 /* Moves more of a stopped command to the output, up to where it stops again. */
 void stls_dialogue_release(struct stls_dialogue *d);
 
+/* Whether the server can have read command `number` of the flight as a whole. */
+bool stls_dialogue_is_sent(const struct stls_dialogue *d, unsigned number);
+
 /* Whether a part of the command waits for the server's "+". A guard for tables. */
 bool stls_dialogue_is_stopped(const struct stls_dialogue *d);
 

@@ -12,17 +12,24 @@
  *   RFC 5034 4: continue-req = "+" SP [base64] CRLF
  */
 
-/* RFC 2449 8: a response code in brackets before the text; RFC 3206 says which may pass. */
+/* A code's levels are divided by "/", and one that is not known means what its parent does. */
+static bool is_under(struct stls_slice code, const char *parent) {
+  size_t len = strlen(parent);
+  return stls_slice_starts(code, parent) && (code.len == len || code.ptr[len] == '/');
+}
+
+/* RFC 2449 8, RFC 3206 4: the codes of what may pass. */
+static bool may_pass(struct stls_slice code) {
+  return is_under(code, "IN-USE") || is_under(code, "LOGIN-DELAY") || is_under(code, "SYS/TEMP");
+}
+
+/* RFC 2449 8: a response code in brackets before the text. */
 static void read_text(struct stls_reply *reply, struct stls_slice text) {
   if (text.len > 0 && text.ptr[0] == '[' && memchr(text.ptr, ']', text.len)) {
     size_t len = (size_t)((const char *)memchr(text.ptr, ']', text.len) - text.ptr);
     struct stls_slice code = stls_slice(text.ptr + 1, len - 1);
     stls_reply_set_status(reply, code);
-    if (reply->class == STLS_ON_PERMANENT &&
-        (stls_slice_is(code, "IN-USE") || stls_slice_is(code, "SYS/TEMP") ||
-         stls_slice_is(code, "LOGIN-DELAY"))) {
-      reply->class = STLS_ON_TRANSIENT;
-    }
+    if (reply->class == STLS_ON_PERMANENT && may_pass(code)) reply->class = STLS_ON_TRANSIENT;
     text = stls_slice_trim(stls_slice_from(text, len + 1));
   }
   stls_reply_add_line(reply, text);
@@ -36,9 +43,21 @@ static bool takes_word(struct stls_slice *line, const char *word) {
   return true;
 }
 
+static enum stls_read fail_line(struct stls_dialogue *d, struct stls_slice line, const char *why) {
+  stls_dialogue_fail(d, STLS_ERROR_PROTOCOL, "%s", why);
+  stls_error_reply(&d->error, 0, stls_slice("", 0), line);
+  return STLS_READ_FAILED;
+}
+
+/* The answers come in the order of the commands (RFC 2449 6.8), and none before its command. */
+static bool is_premature(const struct stls_dialogue *d) {
+  return d->table == d->config->protocol->command_table && !stls_dialogue_is_sent(d, d->answering);
+}
+
 static enum stls_read read_status(struct stls_dialogue *d, struct stls_slice line) {
   struct stls_reply *reply = &d->reply;
   struct stls_slice text = line;
+  if (is_premature(d)) return fail_line(d, line, "the server answered a command that was not sent");
   stls_reply_clear(reply);
   if (takes_word(&text, "+OK")) {
     reply->class = STLS_ON_POSITIVE;
@@ -53,9 +72,7 @@ static enum stls_read read_status(struct stls_dialogue *d, struct stls_slice lin
     stls_reply_add_line(reply, text);
     return STLS_READ_REPLY;
   } else {
-    stls_dialogue_fail(d, STLS_ERROR_PROTOCOL, "the server's line is not a POP3 answer");
-    stls_error_reply(&d->error, 0, stls_slice("", 0), line);
-    return STLS_READ_FAILED;
+    return fail_line(d, line, "the server's line is not a POP3 answer");
   }
   read_text(reply, text);
   return d->reading_lines ? STLS_READ_MORE : STLS_READ_REPLY;
