@@ -46,6 +46,7 @@ struct stls_dialogue *stls_dialogue_new(const struct stls_dialogue_config *confi
   d->login.held.wipes = true;
   stls_buffer_init(&d->login.sent, 0);
   d->login.sent.wipes = true;
+  stls_buffer_init(&d->timestamp, 0);
   stls_buffer_init(&d->transaction.paths, 0);
   stls_buffer_init(&d->transaction.refusal.text, 0);
   if (config->protocol == &stls_imap) {
@@ -67,6 +68,7 @@ void stls_dialogue_free(struct stls_dialogue *d) {
   stls_capabilities_free(&d->capabilities);
   stls_encoder_free(&d->encoder);
   stls_buffer_free(&d->reply.text);
+  stls_buffer_free(&d->timestamp);
   stls_buffer_free(&d->transaction.paths);
   stls_buffer_free(&d->transaction.refusal.text);
   stls_imap_parser_free(d->parser);

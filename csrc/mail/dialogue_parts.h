@@ -15,6 +15,7 @@
 /* Authentication, while it lasts. */
 struct stls_login {
   const struct stls_mechanism *mechanism; /* NULL: the protocol's own login */
+  const char *own;                        /* which of these: the protocol's name for it */
   struct stls_sasl *sasl;
   struct stls_secret credential;
   struct stls_buffer held; /* the initial response that waits to be asked for, base64 */
@@ -76,10 +77,11 @@ struct stls_dialogue {
   size_t reply_size;  /* SMTP, POP3: bytes of its lines so far */
   size_t scanned;     /* input bytes known to hold no line end */
 
-  struct stls_imap_parser *parser;     /* IMAP only */
-  unsigned tag;                        /* of the last command */
-  bool said_bye;                       /* IMAP: it was handed out, and is now to be acted on */
-  bool utf8;                           /* IMAP: mailbox names are UTF-8 (RFC 9051, RFC 9755) */
+  struct stls_imap_parser *parser; /* IMAP only */
+  unsigned tag;                    /* of the last command */
+  bool said_bye;                   /* IMAP: it was handed out, and is now to be acted on */
+  bool utf8; /* IMAP: mailbox names are UTF-8 (RFC 9051, 9755); POP3: UTF8 is taken (RFC 6856) */
+  struct stls_buffer timestamp;        /* POP3: of the greeting, for APOP */
   struct stls_transaction transaction; /* SMTP only */
 };
 

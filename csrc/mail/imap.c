@@ -115,7 +115,8 @@ static enum stls_read read_tagged(struct stls_dialogue *d,
   unsigned number = command_tagged(d, response->tag);
   if (number == STLS_FLIGHT_NONE) return fail_tag(d, response);
   fill_reply(d, response);
-  if (d->reply.class == STLS_ON_POSITIVE && !stls_dialogue_is_sent(d, number)) return fail_tag(d, response);
+  if (d->reply.class == STLS_ON_POSITIVE && !stls_dialogue_is_sent(d, number))
+    return fail_tag(d, response);
   d->answering = number;
   if (d->table == &stls_opening_table) {
     tell_alert_while_opening(d, response);

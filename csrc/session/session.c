@@ -89,6 +89,7 @@ static void fill_dialogue_config(struct stls_session *session,
   to->has_password = config->has_password;
   to->has_token = config->has_token;
   to->has_certificate = config->has_certificate;
+  to->utf8 = config->utf8;
   to->binding = config->binding;
   to->limits = config->limits;
 }
