@@ -97,7 +97,8 @@ describe("opening a POP3 session", function()
 
     it("or USER, as the caller allows and the greeting has it", function()
       local session, mechanism = attempt(greeted("+OK", { "expect", "^USER " },
-        { "send", "+OK\r\n" }, { "expect", "^PASS " }, { "send", "+OK\r\n" }), { sasl = { "APOP", "USER" } })
+        { "send", "+OK\r\n" }, { "expect", "^PASS " },
+        { "send", "+OK\r\n" }), { sasl = { "APOP", "USER" } })
       assert.is_truthy(session, mechanism)
       assert.equals("USER", mechanism)
     end)

@@ -8,6 +8,7 @@
  *   operation.c  the userdata starttls.operation: one operation in progress, guarded
  *   drive.c      the one place that waits
  *   values.c     events become Lua values
+ *   files.c      files that are safely on disk
  *   imap_values.c  IMAP responses become Lua values
  */
 #ifndef STLS_LUA_BINDING_H

@@ -9,14 +9,16 @@ require "starttls.pop3.capabilities"
 require "starttls.pop3.lists"
 require "starttls.pop3.messages"
 
-local pop3 = {}
+local pop3 = { download = require "starttls.pop3.download" }
 
 --- Opens a session: encrypted, verified and, when credentials are given, authenticated.
 -- @param given  options as in README.md; here also utf8 = true: UTF-8 mode (RFC 6856 2.1), which
 --               begins before authentication. Fails where the server does not list UTF8.
 -- @return a session, or nil and an error
 function pop3.connect(given)
-  return session.connect(Pop3, given, { utf8 = "boolean" })
+  local self, err = session.connect(Pop3, given, { utf8 = "boolean" })
+  if self then self.user = given.user end
+  return self, err
 end
 
 return pop3

@@ -204,7 +204,7 @@ end
 
 --- RFC 2449 6.7: with EXPIRE 0 the server may take RETR for DELE; with USER the figure may be
 -- another one after authentication.
-local function retr_may_delete(self)
+function Pop3:retr_may_delete()
   local listed, value = self:has "EXPIRE"
   return listed and (value:find "^0+%f[%D]" or value:upper():find "USER") ~= nil
 end
@@ -250,7 +250,7 @@ function Pop3:walk(settings)
     ahead = settings.ahead or default_ahead, ahead_count = 0, ahead_octets = 0,
     allowance = first_allowance,
   }, Walk)
-  if not self:pipelines() or retr_may_delete(self) then walk.ahead = 0 end
+  if not self:pipelines() or self:retr_may_delete() then walk.ahead = 0 end
   walk.numbers = numbers_of(walk, settings.only)
   return walk
 end
