@@ -203,6 +203,16 @@ describe("a POP3 session with PIPELINING", function()
       end)
   end)
 
+  it("asks for nothing ahead where the loop looks at headers", function()
+    converse({ lists(3), flight({ "TOP 1 0" }, { "+OK\r\nSubject: 1\r\n." }), retrs(1, 1),
+      retrs(2, 2) }, function(session)
+      for msg in session:messages() do
+        if msg.n == 1 then assert.equals("Subject: 1\r\n", msg.headers) end
+        if msg.n < 3 then assert.equals(fetched(msg.n), msg.body) end
+      end
+    end)
+  end)
+
   it("keeps answers and messages together when one is refused", function()
     local answers = { "+OK\r\n" .. message(1) .. ".", "-ERR [SYS/TEMP] not now",
       "+OK\r\n" .. message(3) .. "." }

@@ -102,6 +102,22 @@ describe("a POP3 session", function()
       assert.equals(200, answer_to({ "^LIST 2\r\n", "+OK 2 200" }, methods[3][3]))
     end)
 
+    it("what servers say in their own way, where it does no harm", function()
+      local sizes, uids = { 120, 200, 300 }, { "one", "two words\t.", "\xff/..\x01" }
+      for _, case in ipairs {
+        { list, sizes, "+OK 3 messages (620 octets)\r\n1 120 new\r\n 2\t200\r\n3  300  \r\n." },
+        { list, {}, "+OK\r\n." },
+        { methods[3][3], 200, "+OK  2  200 octets" },
+        { methods[4][3], uids,
+          "+OK\r\n1 one \r\n 2  two words\t.\r\n3\t\xff/..\x01\r\n." },
+        { methods[4][3], { nil, "b" }, "+OK\r\n2 b\r\n." }, -- one message without
+        { methods[5][3], "..", "+OK 2 .." },
+      } do
+        local command = case[1] == list and "LIST" or case[1] == methods[4][3] and "UIDL" or "%u+ 2"
+        assert.same(case[2], answer_to({ ("^%s\r\n"):format(command), case[3] }, case[1]))
+      end
+    end)
+
     it("the identifier of each message, and of one", function()
       assert.same({ "whqtswO00WBw418f9t5JxYwZ", "!~." }, answer_to({ "^UIDL\r\n",
         "+OK\r\n1 whqtswO00WBw418f9t5JxYwZ\r\n2 !~.\r\n." }, methods[4][3]))
@@ -137,6 +153,9 @@ describe("a POP3 session", function()
       { "-ERR [SYS/TEMP] later", "SYS/TEMP", "later", true },
       { "-ERR [SYS/PERM] never", "SYS/PERM", "never", false },
       { "-ERR [AUTH]", "AUTH", "", false },
+      { "-ERR [in-use/by-us] x", "in-use/by-us", "x", true },
+      { "-ERR [IN-USEFUL] x", "IN-USEFUL", "x", false },
+      { "-ERR [SYS] x", "SYS", "x", false },
       { "-ERR [open", nil, "[open", false },
       { "-ERR", nil, "", false },
       { "-err  no", nil, "no", false },
@@ -185,6 +204,24 @@ describe("a POP3 session", function()
         end)
       end)
     end
+
+    it("a server that hung up while nobody asked", function()
+      converse({ "^NOOP\r\n", "+OK\r\n-ERR Disconnected for inactivity." }, function(session)
+        assert(session:noop())
+        local reply, err = session:noop()
+        assert.is_nil(reply)
+        assert_fields({ kind = "closed", temporary = true,
+          text = "-ERR Disconnected for inactivity." }, err)
+      end)
+    end)
+
+    it("an answer about another message than was asked for", function()
+      for _, method in ipairs { methods[3], methods[5] } do
+        local value, err = answer_to({ method[2], "+OK 3 5" }, method[3])
+        assert.is_nil(value)
+        assert_fields({ kind = "protocol", text = "3 5" }, err)
+      end
+    end)
 
     it("an answer to nothing, and is closed", function()
       converse({ "^NOOP\r\n", "+OK\r\n+OK and another" }, function(session)
@@ -542,7 +579,7 @@ describe("a POP3 session", function()
       local nothing, err = session:retr(1)
       assert.is_nil(nothing)
       assert.equals("rejected", err.kind)
-      assert(session:quit())
+      assert.same({ deleted = 1, refused = {} }, session:quit())
       local again <close> = clients.connect(mail, "pop3")
       assert.same({ "two" }, subjects(again))
     end)
@@ -551,7 +588,7 @@ describe("a POP3 session", function()
       local session <close> = clients.connect(mail, "pop3")
       assert(session:dele(1))
       assert(session:reset())
-      assert(session:quit())
+      assert.equals(0, assert(session:quit()).deleted)
       local closed <close> = clients.connect(mail, "pop3")
       assert(closed:dele(1))
       assert(closed:dele(2))

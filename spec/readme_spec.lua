@@ -189,7 +189,7 @@ describe("README.md", function()
         mail:deliver("alice", letter("Large", 1200000))
       end,
       after = function(output)
-        assert.matches("^2\t120%d%d%d%d\n1\t%x+\t%d+\n$", output)
+        assert.matches("^2\t120%d%d%d%d\n1\t%x+\t%d+\n1\nsaved\t%./%x+%.eml\n$", output)
         assert.equal(letter("Large", 1200000), process.read_file(dir .. "/large-2.eml"))
         assert.equal(1, #mail:inbox "alice")
       end,
@@ -312,7 +312,7 @@ describe("README.md", function()
 
   it("lists the options that connect() takes, and no other", function()
     local source = process.read_file "lua/starttls/options.lua"
-    local taken = { client_name = true, on = true }
+    local taken = { client_name = true, on = true, utf8 = true }
     for name in source:match("local common = (%b{})"):gmatch "([%a_]+) =" do taken[name] = true end
     assert.same(taken, first_names("### Options of `connect`", "### All sessions"))
   end)
@@ -353,14 +353,19 @@ describe("README.md", function()
 
   -- Methods of lua/starttls/session.lua that are for the protocols' modules, not for scripts.
   local internal = { unasked = true, run = true, take = true, drain = true, command = true,
-    ask = true, judge = true, say_goodbye = true, describe = true }
+    ask = true, judge = true, say_goodbye = true, describe = true, survey = true, walk = true,
+    retr_may_delete = true }
 
   -- The files that hold the methods of each class.
   local method_files = { session = { "session" }, smtp = { "smtp" }, imap = { "imap" },
     pop3 = { "pop3" } }
-  for name in lfs.dir "lua/starttls/imap" do
-    local file = name:match "^(.*)%.lua$"
-    if file and file ~= "class" then table.insert(method_files.imap, "imap/" .. file) end
+  for _, protocol in ipairs { "imap", "pop3" } do
+    for name in lfs.dir("lua/starttls/" .. protocol) do
+      local file = name:match "^(.*)%.lua$"
+      if file and file ~= "class" then
+        table.insert(method_files[protocol], protocol .. "/" .. file)
+      end
+    end
   end
 
   local function sources(files)
@@ -391,7 +396,7 @@ describe("README.md", function()
     it(("names each method of %s sessions"):format(protocol), function()
       local text = part(table.unpack(from_to)) .. part("### All sessions", "### SMTP")
         .. part("## Waiting", "## Trace")
-        .. (protocol == "imap" and process.read_file "docs/imap.md" or "")
+        .. (process.read_file(("docs/%s.md"):format(protocol)) or "")
       local count = 0
       for name in pairs(methods_of(protocol)) do
         count = count + 1

@@ -6,6 +6,7 @@
 local session = require "starttls.session"
 local Pop3 = require "starttls.pop3.class"
 require "starttls.pop3.capabilities"
+require "starttls.pop3.deleting"
 require "starttls.pop3.lists"
 require "starttls.pop3.messages"
 

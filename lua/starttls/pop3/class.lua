@@ -74,7 +74,7 @@ function Pop3:marks()
 end
 
 --- The request that marks a message; the answer is noted when it comes.
-local function mark_request(self, n)
+function Pop3:mark_request(n)
   local marks = self:marks()
   local request = { "atom", "DELE", "number", Pop3.number(n, "dele"), during = "dele" }
   function request.answered(reply)
@@ -87,41 +87,15 @@ local function mark_request(self, n)
   return request
 end
 
---- Marks a message to be deleted when quit() succeeds, and waits for the answer.
--- @param n  message number
--- @return the reply; or nil and an error
-function Pop3:dele(n)
-  return self:perform(mark_request(self, n))
-end
-
 --- Marks a message without waiting for the answer where the server lists PIPELINING. What it
 -- refuses is in the result of quit().
 -- @return true; or nil and an error
 function Pop3:mark(n)
-  local request = mark_request(self, n)
+  local request = self:mark_request(n)
   if self:pipelines() then return self:commands():send(request) end
   local reply, err = self:perform(request)
   if not reply then return nil, err end
   return true
-end
-
---- Takes all deletion marks back (RSET).
--- @return the reply; or nil and an error
-function Pop3:reset()
-  local reply, err = self:perform { "atom", "RSET", during = "rset" }
-  if not reply then return nil, err end
-  self.marked = nil
-  return reply
-end
-
---- Says goodbye, waits until the server has deleted what was marked (RFC 1939 6), and closes.
--- @return { deleted = how many messages, refused = array of { n, status, text }: what the server
---         did not let mark }; or nil and an error: then what was marked may not be deleted
-function Pop3:quit()
-  local done, err = self:say_goodbye "QUIT"
-  if not done then return nil, err end
-  local marks = self:marks()
-  return { deleted = marks.count, refused = marks.refused }
 end
 
 -- }======

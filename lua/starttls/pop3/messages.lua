@@ -7,7 +7,8 @@
 -- comes to them, so that nothing of it is held in memory. What the loop then does not want has to
 -- be read and dropped, and so it is bounded: `ahead` messages, and at most 64 KiB in all by the
 -- server's own count, which doubles up to 1 MiB while the guesses are right. The first wrong guess
--- of a loop is its last. Nothing is asked ahead where RETR itself may delete a message.
+-- of a loop is its last, and a loop that looks at headers is one that chooses: nothing is asked
+-- ahead from there on. Nor is it where RETR itself may delete a message.
 local content = require "starttls.content"
 local Pop3 = require "starttls.pop3.class"
 
@@ -156,7 +157,7 @@ function lazy.uid(message) return message.walk:identifiers()[message.n] end
 function lazy.headers(message) return assert(message:top(0)) end
 function lazy.body(message) return assert(message:retr()) end
 
-function Message.__index(message, name)
+Message.__index = function(message, name)
   if Message[name] then return Message[name] end
   local ask = lazy[name]
   local value = ask and ask(message)
@@ -171,6 +172,7 @@ end
 
 --- Fetches its header and first lines; see Pop3:top.
 function Message:top(lines, sink)
+  self.walk.ahead = 0
   return self.session:top(self.n, lines, sink)
 end
 
