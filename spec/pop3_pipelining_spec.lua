@@ -2,8 +2,13 @@
 -- commands of a flight shows how often the client waits: one that sends less than it could, or
 -- more, is stuck, or fails.
 
+local socket = require "socket"
+
 local patience = require "spec.support.patience"
+local clients = require "spec.support.clients"
 local peer_steps = require "spec.support.peer_steps"
+local process = require "spec.support.process"
+local servers = require "spec.support.servers"
 
 local pop3 = require "starttls.pop3"
 
@@ -60,7 +65,7 @@ local function converse(flights, use, options)
   local peer <close> = peer_steps.start(steps, { slow = options.slow })
   local session <close> = assert(pop3.connect {
     host = "127.0.0.1", port = peer.port, tls = "none", timeout = patience.seconds(20),
-    loop = options.loop,
+    loop = options.loop, deadline = options.deadline,
   })
   use(session)
   session:close()
@@ -149,9 +154,21 @@ describe("a POP3 session with PIPELINING", function()
     converse(steps, function(session)
       for msg in session:messages { ahead = 0 } do assert.equals(fetched(msg.n), msg:retr()) end
     end)
-    for _, expire in ipairs { "EXPIRE 0", "EXPIRE 0 USER", "EXPIRE 30 USER", "expire 00" } do
+    for _, expire in ipairs { "EXPIRE 0", "expire 00" } do
       converse(steps, save_all, { after = { expire, table.unpack(capabilities) } })
     end
+    for answer, rest in pairs {
+      ["EXPIRE 0 USER"] = { retrs(1, 1), retrs(2, 2), retrs(3, 3) },
+      ["EXPIRE 60 USER"] = { retrs(1, 3) }, ["UIDL"] = { retrs(1, 3) },
+    } do
+      local all = { flight({ "LIST", "UIDL", "CAPA" }, { list(3), ids(3),
+        "+OK\r\nPIPELINING\r\n" .. answer .. "\r\n." }), table.unpack(rest) }
+      converse(all, save_all, { after = { "EXPIRE 30 USER", table.unpack(capabilities) } })
+    end
+    -- a server that does not say is taken to delete
+    converse({ flight({ "LIST", "UIDL", "CAPA" }, { list(3), ids(3), "-ERR not now" }),
+      retrs(1, 1), retrs(2, 2), retrs(3, 3) }, save_all,
+      { after = { "EXPIRE 30 USER", table.unpack(capabilities) } })
     for _, expire in ipairs { "EXPIRE NEVER", "EXPIRE 30", "EXPIRE 05" } do
       converse({ lists(3), retrs(1, 3) }, save_all,
         { after = { expire, table.unpack(capabilities) } })
@@ -282,6 +299,16 @@ describe("a POP3 session with PIPELINING", function()
     end)
   end)
 
+  it("has the deadline of a call for each of them, however long the loop takes", function()
+    converse({ lists(4), retrs(1, 4), goodbye }, function(session)
+      for msg in session:messages() do
+        assert.equals(fetched(msg.n), msg:retr())
+        socket.sleep(patience.seconds(0.4))
+      end
+      assert(session:quit())
+    end, { deadline = patience.seconds(1) })
+  end)
+
   it("ends when an answer is there that nobody asked for", function()
     converse({ lists(2), flight({ "RETR 1", "RETR 2" }, { "+OK\r\n" .. message(1) .. ".",
       "+OK\r\n" .. message(2) .. ".\r\n+OK stray" }) }, function(session)
@@ -337,6 +364,33 @@ describe("a POP3 session with PIPELINING", function()
         assert.equals("cancelled", err.kind)
       end, { loop = waits_by_yielding() })
     end)
+  end)
+
+  it("fetches from Dovecot in constant memory #memory", function()
+    local mail = servers.shared()
+    clients.empty(mail, "alice")
+    local text = "Subject: x\r\n\r\n" .. ("0123456789abcdef\r\n"):rep(1700)
+    for _ = 1, 400 do mail:deliver("alice", text) end -- 12 MB
+    local function peak()
+      return tonumber(process.read_file "/proc/self/status":match "VmHWM:%s+(%d+)")
+    end
+    local session <close> = clients.connect(mail, "pop3")
+    local count, before = 0, nil
+    for msg in session:messages() do
+      local octets = 0
+      assert(msg:retr(function(piece)
+        octets = octets + #(piece or "")
+        return true
+      end))
+      assert.equals(#text, octets)
+      assert(msg:delete())
+      count = count + 1
+      if count == 50 then before = peak() end
+    end
+    assert.equals(400, count)
+    assert(peak() - before < 2048, "the memory grows with the number of messages")
+    assert.equals(400, assert(session:quit()).deleted)
+    assert.equals(0, #mail:inbox "alice")
   end)
 
   it("raises for settings that it does not know", function()

@@ -14,23 +14,30 @@ function Pop3:has(word)
   return true, value == true and "" or value
 end
 
---- The server's capabilities, asked for anew: authentication may have changed them (RFC 2449 5).
--- @return a table name -> true or value; empty where the server has no CAPA and when the session
---         is closed; or nil and an error
-function Pop3:capabilities()
-  if not self.core:is_open() then return {} end
+--- The request for a new list, which is the newest when its answer is there.
+function Pop3:capa_request()
   local list = {}
-  local request = { "atom", "CAPA", during = "capa", form = "lines" }
+  local request = { "atom", "CAPA", during = "capa", form = "lines", list = list }
   function request.take(line)
     local name, value = line:match "^(%S+)%s*(.-)%s*$"
     if name then list[name:upper()] = value ~= "" and value or true end
     return true
   end
+  function request.answered(reply)
+    if reply.class == "positive" then self.told = list end
+  end
+  return request
+end
+
+--- The server's capabilities, asked for anew: authentication may have changed them (RFC 2449 5).
+-- @return a table name -> true or value; empty where the server has no CAPA and when the session
+--         is closed; or nil and an error
+function Pop3:capabilities()
+  if not self.core:is_open() then return {} end
+  local request = self:capa_request()
   local reply, err = self:exchange(request)
   if not reply then return nil, err end
-  if reply.class ~= "positive" then return {} end
-  self.told = list
-  return list
+  return request.list
 end
 
 -- {====== What they mean ======

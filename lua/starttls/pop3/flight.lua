@@ -93,8 +93,10 @@ local function take_event(self, guard)
   abandon(self, err)
 end
 
---- Takes answers until `enough` says so, or all are there.
+--- Takes answers until `enough` says so, or all are there. The operation may be older than the
+-- call that waits here, whose time begins now.
 function Flight:run(enough)
+  if self.operation then self.operation:renew() end
   local guard <close> = setmetatable({ flight = self, operation = self.operation }, Guard)
   self.operation = nil
   while guard.operation and (#self.queue == 0 or not enough()) do take_event(self, guard) end

@@ -87,7 +87,8 @@ function Pop3:uidl(n)
   return ask(self, "UIDL", identifier_of, n)
 end
 
---- Sizes and identifiers of all, together where the server lists PIPELINING.
+--- Sizes and identifiers of all, together where the server lists PIPELINING. What it says of EXPIRE
+-- may be another thing after authentication: then it is asked along with them (RFC 2449 6.7).
 -- @return sizes and, in that case, identifiers or nil and why not; or nil and an error
 function Pop3:survey()
   local sizes = list_request("LIST", size_of)
@@ -96,10 +97,14 @@ function Pop3:survey()
   local sent, err = flight:send(sizes)
   if not sent then return nil, err end
   local together = flight:push(uids)
+  local _, expire = self:has "EXPIRE"
+  local depends = expire and expire:upper():find "USER"
+  if depends and not self.told then flight:push(self:capa_request()) end
   local values
   values, err = list_result(self, sizes, flight:await(sizes))
   if not together then return values, err end
   local identifiers, why = list_result(self, uids, flight:await(uids))
+  flight:settle()
   if not values then return nil, err end
   return values, identifiers, why
 end

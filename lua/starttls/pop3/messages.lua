@@ -205,10 +205,12 @@ function Message:save(path)
 end
 
 --- RFC 2449 6.7: with EXPIRE 0 the server may take RETR for DELE; with USER the figure may be
--- another one after authentication.
+-- another one after authentication, so that only an answer from then counts.
 function Pop3:retr_may_delete()
   local listed, value = self:has "EXPIRE"
-  return listed and (value:find "^0+%f[%D]" or value:upper():find "USER") ~= nil
+  if not listed then return false end
+  if not self.told and value:upper():find "USER" then return true end
+  return value:find "^0+%f[%D]" ~= nil
 end
 
 local function check_settings(settings)
