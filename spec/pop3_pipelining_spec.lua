@@ -319,6 +319,20 @@ describe("a POP3 session with PIPELINING", function()
     end)
   end)
 
+  it("ends when an answer is there before its command was sent", function()
+    local early = retrs(1, 17)
+    early[#early][2] = early[#early][2] .. "+OK\r\n" .. message(18) .. ".\r\n"
+    converse({ lists(18), early }, function(session)
+      local kinds = {}
+      for msg in session:messages() do
+        local text, err = msg:retr()
+        kinds[msg.n] = text and "fetched" or err.kind
+      end
+      assert.equals("fetched", kinds[1])
+      assert.equals("protocol", kinds[18])
+    end)
+  end)
+
   describe("in coroutines", function()
     local function waits_by_yielding()
       return { wait = function() coroutine.yield() return true end, forget = function() end }
