@@ -380,6 +380,7 @@ describe("pop3.download", function()
     local session = setmetatable({}, { __index = function() error "used" end })
     for words, settings in pairs {
       ["must be a table"] = 5, ["'directory' is missing"] = {},
+      ["is empty or has a NUL"] = { directory = "" }, ["or has a NUL"] = { directory = "a\0b" },
       ["unknown setting 'dir'"] = { dir = "x" },
       ["'delete' must be a boolean or number"] = { directory = "x", delete = "yes" },
       ["'delete' must not be negative"] = { directory = "x", delete = -1 },

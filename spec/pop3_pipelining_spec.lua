@@ -198,6 +198,20 @@ describe("a POP3 session with PIPELINING", function()
     end)
   end)
 
+  it("asks for nothing ahead that is fetched already, or that is dropped", function()
+    converse({ lists(4), retrs(4, 4), retrs(3, 3), flight({ "RETR 1", "RETR 2" },
+      { "+OK\r\n" .. message(1) .. ".", "+OK\r\n" .. message(2) .. "." }), retrs(2, 2), retrs(1, 1),
+      goodbye }, function(session)
+      local all = {}
+      for msg in session:messages() do all[#all + 1] = msg end
+      for _, n in ipairs { 4, 3, 1 } do assert.equals(fetched(n), all[n]:retr()) end
+      local again = session:retr(2) -- not the walk's: what it asked for is dropped
+      assert.equals(fetched(2), again)
+      assert.equals(fetched(1), all[1]:retr())
+      assert(session:quit())
+    end)
+  end)
+
   it("uses of what was asked for what the loop passes on to", function()
     converse({ lists(4), retrs(1, 4), goodbye }, function(session)
       for msg in session:messages() do

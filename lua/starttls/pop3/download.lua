@@ -22,6 +22,9 @@ local function check_settings(settings)
     end
   end
   if not settings.directory then misuse "the setting 'directory' is missing" end
+  if settings.directory == "" or settings.directory:find "%z" then
+    misuse "'directory' is empty or has a NUL"
+  end
   local delete = settings.delete
   if type(delete) == "number" and (delete < 0 or delete ~= delete) then
     misuse "'delete' must not be negative"

@@ -82,16 +82,12 @@ function Walk:take_asked(n)
   self.asked[n] = nil
   if not request then return nil end
   self.ahead_count, self.ahead_octets = self.ahead_count - 1, self.ahead_octets - self.sizes[n]
-  if request.dropped or request.failure then
-    self.ahead = 0
-    return nil
-  end
+  if request.dropped or request.failure then return nil end
   self.allowance = math.min(2 * self.allowance, most_allowance)
   return request
 end
 
---- Whether messages that were asked for are passed over: those behind them were dropped, or
--- will be.
+--- Whether messages that were asked for are passed over: they will be dropped.
 function Walk:passes_over(n)
   for asked in pairs(self.asked) do
     if asked < n then return true end
@@ -99,21 +95,32 @@ function Walk:passes_over(n)
   return false
 end
 
+--- Whether a message may be asked for ahead within the bounds.
 function Walk:may_ask(n)
-  return self.ahead_count < self.ahead and not self.session:marks()[n] and
+  return self.ahead_count < self.ahead and
     self.ahead_octets + self.sizes[n] <= self.allowance
+end
+
+--- Asks for one message ahead; the first that is dropped is the last.
+-- @return whether it is on its way
+function Walk:ask(n)
+  local request = retr_request(n)
+  function request.answered()
+    if request.dropped then self.ahead = 0 end
+  end
+  if not self.session:commands():push(request) then return false end
+  self.asked[n] = request
+  self.ahead_count, self.ahead_octets = self.ahead_count + 1, self.ahead_octets + self.sizes[n]
+  return true
 end
 
 --- Asks for messages behind number `index` of the walk, without waiting.
 function Walk:ask_ahead(index)
+  local marks = self.session:marks()
   for i = index + 1, #self.numbers do
     local n = self.numbers[i]
-    if not self.asked[n] then
-      if not self:may_ask(n) then return end
-      local request = retr_request(n)
-      if not self.session:commands():push(request) then return end
-      self.asked[n] = request
-      self.ahead_count, self.ahead_octets = self.ahead_count + 1, self.ahead_octets + self.sizes[n]
+    if not (self.asked[n] or self.fetched[n] or marks[n]) then
+      if not (self:may_ask(n) and self:ask(n)) then return end
     end
   end
 end
@@ -123,6 +130,7 @@ function Walk:retr(message, sink)
   local owner, n = self.session, message.n
   if self.ahead == 0 and not next(self.asked) then return owner:retr(n, sink) end
   local request = self:take_asked(n)
+  self.fetched[n] = true
   if self:passes_over(n) then self.ahead = 0 end
   local fresh = not request
   request = request or retr_request(n)
@@ -250,7 +258,7 @@ function Pop3:walk(settings)
   if not sizes then error(uids, 0) end
   if why and why.kind ~= "rejected" then error(why, 0) end
   local walk = setmetatable({
-    session = self, sizes = sizes, uids = uids or why and {}, asked = {},
+    session = self, sizes = sizes, uids = uids or why and {}, asked = {}, fetched = {},
     ahead = settings.ahead or default_ahead, ahead_count = 0, ahead_octets = 0,
     allowance = first_allowance,
   }, Walk)
