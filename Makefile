@@ -23,10 +23,11 @@ all: build
 
 BUILD_PACKAGES := gcc libc6-dev make pkg-config liblua5.4-dev libgnutls28-dev libgsasl-dev libidn2-dev zlib1g-dev
 DEMO_PACKAGES  := $(BUILD_PACKAGES) lua5.4 lua-socket lua-filesystem openssl procps \
-                  dovecot-imapd dovecot-pop3d exim4-daemon-heavy
+                  dovecot-imapd dovecot-pop3d dovecot-lmtpd exim4-daemon-heavy
 TEST_PACKAGES  := $(DEMO_PACKAGES) ca-certificates lua-sec lua-luaossl lua-cqueues lua-busted luarocks git
 CHECK_PACKAGES := $(TEST_PACKAGES) clang clang-format clang-tidy libclang-rt-14-dev cppcheck \
                   lua-check valgrind
+BENCH_PACKAGES := $(TEST_PACKAGES) bash curl python3
 PACKAGES       ?= $(CHECK_PACKAGES)
 
 # --- Compiler and flags ------------------------------------------------------
@@ -43,7 +44,8 @@ LUA_INCDIR  ?= $(patsubst -I%,%,$(firstword $(shell pkg-config --cflags-only-I \
 LIB_CFLAGS  := $(addprefix -I,$(GNUTLS_INCDIR) $(GSASL_INCDIR) $(IDN2_INCDIR) $(ZLIB_INCDIR)) \
                $(shell pkg-config --cflags $(LIBRARIES) 2>/dev/null)
 LIB_LIBS    := $(addprefix -L,$(GNUTLS_LIBDIR) $(GSASL_LIBDIR) $(IDN2_LIBDIR) $(ZLIB_LIBDIR)) \
-               $(or $(shell pkg-config --libs $(LIBRARIES) 2>/dev/null),-lgnutls -lgsasl -lidn2 -lz)
+               $(or $(shell pkg-config --libs $(LIBRARIES) 2>/dev/null),-lgnutls -lgsasl -lidn2 -lz) \
+               $(if $(filter Darwin,$(SYSTEM)),-liconv)
 
 WARNINGS    := -Wall -Wextra -pedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
                -Wpointer-arith -Wwrite-strings -Wvla -Wformat=2 -Wconversion -Wno-sign-conversion
@@ -142,6 +144,12 @@ test:
 spec: build
 	$(RUN_ENV) $(LUA) $(BUSTED) --ignore-lua $(BUSTED_FLAGS) $(SPECS)
 
+# Ours beside Python's standard library and curl: figures, not a test.
+bench:
+	@$(SUBMAKE) -s deps PACKAGES="$(BENCH_PACKAGES)"
+	@$(SUBMAKE) -s -j$(JOBS) build
+	@$(RUN_ENV) $(LUA) spec/bench/compare.lua
+
 # --- Checks ------------------------------------------------------------------
 # `make check` runs them all, however many fail, and ends with the count.
 
@@ -216,4 +224,4 @@ clean:
 
 always:
 
-.PHONY: all build library libraries install deps demo test spec check $(CHECKS) valgrind format clean always
+.PHONY: all build library libraries install deps demo test spec bench check $(CHECKS) valgrind format clean always

@@ -10,6 +10,7 @@
 -- The account is in the environment: MAIL_HOST, MAIL_USER, MAIL_PASSWORD, and where needed
 -- MAIL_PORT and MAIL_CA_FILE. Needs LuaFileSystem.
 local imap = require "starttls.imap"
+local ranges = require "starttls.imap.ranges"
 local lfs = require "lfs"
 
 local directory = arg[1]
@@ -117,9 +118,13 @@ function Maildir:remove(uid)
   self.files[uid] = nil
 end
 
--- Messages of another UIDVALIDITY are others, whatever their UIDs.
-function Maildir:remove_stale()
+-- Removes what is not on the server: what a run that was killed had fetched, and has gone since;
+-- and what has another UIDVALIDITY, which makes it another message, whatever its UID.
+function Maildir:remove_others(uids)
   for _, name in ipairs(self.stale) do assert(os.remove(self.path .. "/cur/" .. name)) end
+  for uid in pairs(self.files) do
+    if not uids:contains(uid) then self:remove(uid) end
+  end
 end
 
 -- Where the message being received goes until it is complete.
@@ -137,15 +142,14 @@ end
 
 -- One mailbox -----------------------------------------------------------
 
--- Applies what has changed; returns the UIDs of the messages to fetch.
+-- Applies what has changed, but for what is gone, which goes last; returns the UIDs of the
+-- messages to fetch.
 local function apply(maildir, changes)
   local missing = {}
   for change in changes do
-    if change.type == "vanished" then
-      for _, uid in ipairs(change.uids) do maildir:remove(uid) end
-    elseif change.type == "new" and not maildir.files[change.uid] then
+    if change.type == "new" and not maildir.files[change.uid] then
       missing[#missing + 1] = change.uid
-    elseif change.type ~= "reset" then
+    elseif change.uid then
       maildir:rename(change.uid, change.flags)
     end
   end
@@ -182,7 +186,7 @@ local function mirror(session, mailbox)
   maildir:index(state.uidvalidity)
   local missing = apply(maildir, changes)
   fetch(session, maildir, mailbox, missing)
-  maildir:remove_stale()
+  maildir:remove_others(ranges.parse(state.uids))
   maildir:write_state(state)
   print(("%s: %d new"):format(mailbox, #missing))
 end

@@ -129,7 +129,7 @@ describe("Message content", function()
       local session <close> = clients.connect(mail, "smtp")
       assert(give.smtp(session, head .. "1\r\n"))
       local done, err = session:send { from = "alice@example.test", to = mail.refused,
-        message = function() error "nobody is to have it" end }
+        message = pieces_of { head, "nobody is to have it" } }
       assert.is_nil(done)
       assert.equal("rcpt", err.during)
       assert(give.smtp(session, file_of(head .. "2\r\n")))
@@ -163,16 +163,16 @@ describe("Message content", function()
 
     for _, case in ipairs(failing) do
       local what, source, message = table.unpack(case)
-      it("is not delivered from " .. what .. ", and the session is closed", function()
+      -- Exim has CHUNKING, with which a message can be taken back; a file's header is looked at
+      -- before anything is sent.
+      it("is not delivered from " .. what .. ", and the session goes on", function()
         local session <close> = clients.connect(mail, "smtp")
         local done, err = give.smtp(session, source())
         assert.is_nil(done)
-        assert.same({ "cancelled", "content", message }, { err.kind, err.during, err.message })
-        done, err = session:noop()
-        assert.is_nil(done)
-        assert.equal("cancelled", err.kind)
-        local other <close> = clients.connect(mail, "smtp")
-        assert(give.smtp(other, head .. "whole\r\n"))
+        local during = what:find "file" and "envelope" or "content"
+        assert.same({ "cancelled", during, message }, { err.kind, err.during, err.message })
+        assert(session:noop())
+        assert(give.smtp(session, head .. "whole\r\n"))
         assert.same({ head .. "whole\r\n" }, arrived(1))
       end)
 
@@ -186,15 +186,14 @@ describe("Message content", function()
       end)
     end
 
-    it("is not delivered from a function that raises, and the session is closed", function()
+    it("is not delivered from a function that raises, and the session goes on", function()
       local session <close> = clients.connect(mail, "smtp")
       local next_piece = pieces_of { head, "half" }
       assert.has_error(function()
         give.smtp(session, function() return next_piece() or raise() end)
       end, "my own error")
-      assert.equal("cancelled", select(2, session:noop()).kind)
-      local other <close> = clients.connect(mail, "smtp")
-      assert(give.smtp(other, head .. "whole\r\n"))
+      assert(session:noop())
+      assert(give.smtp(session, head .. "whole\r\n"))
       assert.same({ head .. "whole\r\n" }, arrived(1))
     end)
 

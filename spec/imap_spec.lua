@@ -73,7 +73,8 @@ local function fetch_all(items, settings)
   return function(session) return session:fetch_all("1:*", items, settings) end
 end
 
-local nobody = { date = "Wed, 17 Jul 1996 02:23:25 -0700", from = {}, sender = {}, reply_to = {},
+local nobody = { date = "Wed, 17 Jul 1996 02:23:25 -0700", time = 837595405, from = {},
+  sender = {}, reply_to = {},
   to = {}, cc = {}, bcc = {} }
 
 local transcripts = {
@@ -110,7 +111,7 @@ local transcripts = {
       { name = "NIL", delimiter = "/", flags = {} },
       { name = "", delimiter = "/", flags = {} },
       { name = "br]ack[et{3}", delimiter = "/", flags = {} },
-      { name = "foo", delimiter = "/", flags = flags "\\Subscribed" },
+      { name = "foo", delimiter = "/", flags = flags "\\Subscribed", childinfo = { "SUBSCRIBED" } },
       { name = "lower", delimiter = "/", flags = {} },
     } },
 
@@ -181,15 +182,16 @@ local transcripts = {
       .. '((NIL NIL "MAILER-DAEMON" "")) NIL '
       .. '"<1@x.test>" "<B27397-0100000@cac.washington.edu>"))\r\n%T OK done\r\n',
     fetch_all { "envelope" }, { { seq = 1, uid = 1, envelope = {
-      date = "Wed, 17 Jul 1996 02:23:25 -0700", subject = 'IMAP4 "news"',
+      date = "Wed, 17 Jul 1996 02:23:25 -0700", time = 837595405, subject = 'IMAP4 "news"',
       from = { { name = 'Terry "T" Gray', mailbox = "gray", host = "cac.washington.edu",
         address = "gray@cac.washington.edu" } },
       sender = { { mailbox = "gray", host = "cac.washington.edu",
         address = "gray@cac.washington.edu" } },
       reply_to = { { name = "J\u{fc}rgen", mailbox = "j", host = "x.test", address = "j@x.test" },
         { mailbox = 'o"x', host = "y.test", address = 'o"x@y.test' } },
-      to = { { mailbox = "friends" }, { mailbox = "a", host = "x.test", address = "a@x.test" },
-        { name = "", mailbox = "b", host = "x.test", address = "b@x.test" }, {} },
+      to = { { name = "friends", group = {
+        { mailbox = "a", host = "x.test", address = "a@x.test" },
+        { name = "", mailbox = "b", host = "x.test", address = "b@x.test" } } } },
       cc = { { mailbox = "MAILER-DAEMON", host = "" } }, bcc = {},
       in_reply_to = "<1@x.test>", message_id = "<B27397-0100000@cac.washington.edu>",
     } } } },
@@ -226,7 +228,7 @@ local transcripts = {
       .. "BINARY.SIZE[2] 4)\r\n%T OK done\r\n",
     fetch_all { "body[1.2]<0.5>", "BODY.PEEK[1.MIME]", "BODY[HEADER.FIELDS (From To)]",
       "BINARY.PEEK[2]", "BINARY.SIZE[2]" },
-    { { seq = 1, uid = 1, ["binary.size[2]"] = 4, sections = { ["1.2<0>"] = "hello",
+    { { seq = 1, uid = 1, binary_size = { ["2"] = 4 }, sections = { ["1.2<0>"] = "hello",
       ["1.MIME"] = "mime", ["HEADER.FIELDS (FROM TO)"] = "From: a\r\n", ["2"] = "\0\1\2\3" } } } },
   { "content by its old names", "UID FETCH 1:* (UID RFC822 RFC822.HEADER RFC822.TEXT)",
     "* 1 FETCH (UID 1 RFC822 {1}\r\nx RFC822.HEADER \"h\" RFC822.TEXT {1}\r\nt)\r\n%T OK done\r\n",
@@ -236,14 +238,16 @@ local transcripts = {
     '* 1 FETCH (UID 1 BODYSTRUCTURE (("TEXT" "PLAIN" ("CHARSET" "US-ASCII") NIL NIL "7BIT" 1152 23)'
       .. '("APPLICATION" "PDF" NIL NIL NIL {6}\r\nBASE64 4554) "MIXED"))\r\n%T OK done\r\n',
     fetch_all { "structure" }, { { seq = 1, uid = 1, structure = {
-      { "TEXT", "PLAIN", { "CHARSET", "US-ASCII" }, false, false, "7BIT", 1152, 23 },
-      { "APPLICATION", "PDF", false, false, false, "BASE64", 4554 }, "MIXED" } } } },
+      section = "", type = "multipart", subtype = "mixed", parameters = {}, parts = {
+        { section = "1", type = "text", subtype = "plain", parameters = { charset = "US-ASCII" },
+          encoding = "7bit", size = 1152, lines = 23 },
+        { section = "2", type = "application", subtype = "pdf", parameters = {},
+          encoding = "base64", size = 4554 } } } } } },
   { "items of extensions", "UID FETCH 1:* (UID MODSEQ EMAILID X-GM-LABELS PREVIEW)",
     '* 1 FETCH (UID 1 MODSEQ (624140003) EMAILID (M6d99ac3275bb4e) X-GM-LABELS ("\\\\Inbox" a) '
       .. 'PREVIEW NIL)\r\n%T OK done\r\n',
     fetch_all { "modseq", "emailid", "x-gm-labels", "preview" }, { { seq = 1, uid = 1,
-      modseq = { 624140003 }, emailid = { "M6d99ac3275bb4e" },
-      ["x-gm-labels"] = { "\\Inbox", "a" }, preview = false } } },
+      modseq = 624140003, emailid = "M6d99ac3275bb4e", gm_labels = { "\\Inbox", "a" } } } },
   { "messages, and not what nobody asked for", "UID FETCH 1:* (UID BODY.PEEK[TEXT])",
     "* 5 EXISTS\r\n* 1 FETCH (FLAGS (\\Seen))\r\n* OK [ALERT] disk full\r\n"
       .. "* 1 FETCH (UID 1 BODY[TEXT] {1}\r\nx)\r\n* 2 EXPUNGE\r\n* 2 FETCH (UID 7 FLAGS ())\r\n"
@@ -280,8 +284,7 @@ local transcripts = {
   { "a copy", 'UID COPY 2:4 "meeting"',
     "%T OK [COPYUID 38505 304,319:320 3956:3958] Done\r\n",
     function(session) return session:copy("2:4", "meeting") end,
-    { class = "positive", status = "COPYUID", text = "Done",
-      arguments = { 38505, "304,319:320", "3956:3958" } } },
+    { uidvalidity = 38505, source = { 304, 319, 320 }, destination = { 3956, 3957, 3958 } } },
   { "what goes", "EXPUNGE", "* 3 EXPUNGE\r\n* 3 EXPUNGE\r\n* 5 EXPUNGE\r\n%T OK done\r\n",
     function(session) return session:expunge() end, { 3, 3, 5 } },
   { "what goes of some", "UID EXPUNGE 3000:3002", "* 3 EXPUNGE\r\n%T OK done\r\n",
@@ -296,10 +299,12 @@ local transcripts = {
   { "a reply with a code of which nothing is known", "NOOP",
     '%T OK [X-CODE 5 (a "]" (NIL)) {3}\r\n]\r\n "b"] text [x]\r\n',
     function(session) return session:noop() end, { class = "positive", status = "X-CODE",
-      text = "text [x]", arguments = { 5, { "a", "]", { false } }, "]\r\n", "b" } } },
+      text = "text [x]", code_text = 'X-CODE 5 (a "]" (NIL)) {3}\r\n]\r\n "b"',
+      arguments = { 5, { "a", "]", { false } }, "]\r\n", "b" } } },
   { "a reply with a code and no text", "NOOP", "%T OK [READ-ONLY]\r\n",
     function(session) return session:noop() end,
-    { class = "positive", status = "READ-ONLY", text = "", arguments = {} } },
+    { class = "positive", status = "READ-ONLY", text = "", arguments = {}, read_only = true,
+      code_text = "READ-ONLY" } },
   { "a reply with a bare LF", "NOOP", "* 5 EXISTS\n%T OK done\n",
     function(session) return session:noop() end,
     { class = "positive", text = "done", arguments = {} } },
@@ -322,7 +327,7 @@ local commands = {
 
 -- What the transcripts need.
 local readable = { "UIDPLUS", "BINARY", "CONDSTORE", "OBJECTID", "PREVIEW", "SAVEDATE",
-  "X-GM-EXT-1" }
+  "X-GM-EXT-1", "STATUS=SIZE" }
 
 local noop = { command = "NOOP", answer = "%T OK done\r\n" }
 
@@ -979,7 +984,7 @@ describe("an IMAP session", function()
       assert.equals(#second, messages[2].size)
       assert.equals("a@x.test", messages[2].envelope.from[1].address)
       assert.equals("two", messages[2].envelope.subject)
-      assert.equals("text", messages[1].structure[1])
+      assert.equals("text", messages[1].structure.type)
       assert.equals("irs", messages[1].sections["TEXT<1>"])
       assert.is_true(math.abs(messages[1].time - os.time()) < 3600)
       assert.same({ messages[2].uid }, session:search 'SUBJECT "two"')
@@ -1002,7 +1007,7 @@ describe("an IMAP session", function()
       local stored = assert(session:store(added.uid, { add = { "\\Deleted" } }))
       assert.is_true(stored[1].flags["\\Deleted"])
       assert(session:store("1", { add = { "\\Deleted" } }, { seq = true, silent = true }))
-      assert.equals("COPYUID", assert(session:copy(added.uid, "INBOX")).status)
+      assert.same({ added.uid }, assert(session:copy(added.uid, "INBOX")).source)
       assert.same({ 3 }, session:expunge { added.uid })
       assert.equals(3, mailbox.exists)
       assert(session:store(mailbox.uidnext + 1, { remove = { "\\Deleted" } }))

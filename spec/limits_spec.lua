@@ -570,7 +570,7 @@ describe("a server without end", function()
       { "small sections, in time that grows with their number only", "imap", answers("imap",
         "FETCH", say "* 1 FETCH (UID 1", flood " BODY[1] {1}\r\nx"),
         of("fetch_all", 1, '{ "body" }'),
-        "limit", 32, deadline = patience.seconds(15) },
+        "limit", 64, deadline = patience.seconds(15) },
       { "a list", "pop3", answers("pop3", "LIST", say "+OK\r\n", flood "1 1\r\n"),
         of "list", "limit", 6, limits = { reply = mib } },
       { "mailboxes", "imap", answers("imap", "LIST", flood '* LIST () "/" x\r\n'),

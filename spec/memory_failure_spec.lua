@@ -125,6 +125,8 @@ local work = {
     assert(session:select "INBOX")
     for _ in session:fetch("1:*", { "flags", "envelope", "structure", "body" }) do end
     assert(session:append("INBOX", ("text\n"):rep(2000)))
+    assert(session:unauthenticate())
+    assert(session:authenticate { user = "bob", password = "secret", authzid = "alice" })
     return session:logout()
   end,
   pop3 = function(session)
@@ -188,9 +190,12 @@ describe("out of Lua's memory #memory", function()
   local function serve(p, args)
     local answers = {
       LIST = '* LIST () "/" "Entw&APw-rfe"\r\n', SELECT = "* 1 EXISTS\r\n* FLAGS (\\Seen)\r\n",
-      UID = '* 1 FETCH (UID 1 FLAGS (\\Seen) ENVELOPE ("d" "s" ((NIL NIL "a" "b")) NIL NIL NIL NIL '
-        .. 'NIL NIL NIL) BODYSTRUCTURE ("TEXT" "PLAIN" NIL) BODY[] {3}\r\nabc)\r\n',
-      CAPABILITY = "* CAPABILITY IMAP4rev1\r\n",
+      UID = '* OK [COPYUID 1 2 3] x\r\n* ESEARCH (TAG "a") ALL 1\r\n* THREAD (1 2)\r\n'
+        .. '* 1 FETCH (UID 1 FLAGS (\\Seen) ENVELOPE ("d" "=?utf-8?Q?=C3=BC?=" ((NIL NIL "g" NIL)'
+        .. '(NIL NIL "a" "b")(NIL NIL NIL NIL)) NIL NIL NIL NIL NIL NIL NIL) BODYSTRUCTURE (('
+        .. [["TEXT" "PLAIN" ("name*0*" "iso-8859-2''%e1" "name*1" "x"))("MESSAGE" "RFC822" NIL ]]
+        .. 'NIL NIL "7BIT" 1 (NIL "s") ("TEXT" "PLAIN") 1) "MIXED") BODY[] {3}\r\nabc)\r\n',
+      CAPABILITY = "* CAPABILITY IMAP4rev1 UNAUTHENTICATE SASL-IR AUTH=PLAIN\r\n",
     }
     local talk = {}
     function talk.smtp()

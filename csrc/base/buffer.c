@@ -113,6 +113,20 @@ bool stls_buffer_append_number(struct stls_buffer *buffer, uint64_t number) {
 void stls_buffer_consume(struct stls_buffer *buffer, size_t n) {
   wipe(buffer, buffer->start, buffer->start + n);
   buffer->start += n;
-  buffer->taken += n;
+  buffer->consumed += n;
   if (buffer->start == buffer->end) buffer->start = buffer->end = 0;
+}
+
+static void take_over(struct stls_buffer *to, const struct stls_buffer *from) {
+  to->data = from->data;
+  to->start = from->start;
+  to->end = from->end;
+  to->capacity = from->capacity;
+  to->failure = from->failure;
+}
+
+void stls_buffer_swap(struct stls_buffer *a, struct stls_buffer *b) {
+  struct stls_buffer kept = *a;
+  take_over(a, b);
+  take_over(b, &kept);
 }

@@ -16,12 +16,12 @@ enum stls_buffer_failure { STLS_BUFFER_OK, STLS_BUFFER_LIMIT, STLS_BUFFER_MEMORY
 
 struct stls_buffer {
   char *data;
-  size_t start;    /* first byte not yet consumed */
-  size_t end;      /* one behind the last byte */
-  size_t capacity; /* bytes allocated at `data` */
-  uint64_t taken;  /* bytes consumed so far, in all */
-  size_t limit;    /* the most it may hold unconsumed; 0: no limit */
-  bool wipes;      /* holds secrets: zero what is consumed, moved or freed */
+  size_t start;      /* first byte not yet consumed */
+  size_t end;        /* one behind the last byte */
+  size_t capacity;   /* bytes allocated at `data` */
+  uint64_t consumed; /* bytes consumed in all its life */
+  size_t limit;      /* the most it may hold unconsumed; 0: no limit */
+  bool wipes;        /* holds secrets: zero what is consumed, moved or freed */
   enum stls_buffer_failure failure;
 };
 
@@ -53,8 +53,17 @@ bool stls_buffer_append_number(struct stls_buffer *buffer, uint64_t number);
 /* Drops `n` bytes from the front; `n` must not exceed the length. */
 void stls_buffer_consume(struct stls_buffer *buffer, size_t n);
 
+/* Exchanges what two buffers hold, memory and all; limits, wiping and counts stay where they are.
+ */
+void stls_buffer_swap(struct stls_buffer *a, struct stls_buffer *b);
+
 static inline size_t stls_buffer_length(const struct stls_buffer *buffer) {
   return buffer->end - buffer->start;
+}
+
+/* Where its end is, counted from the first byte ever appended. */
+static inline uint64_t stls_buffer_end(const struct stls_buffer *buffer) {
+  return buffer->consumed + stls_buffer_length(buffer);
 }
 
 /* The unconsumed bytes; valid until the next append or reserve. */

@@ -13,10 +13,6 @@ bool stls_slice_starts(struct stls_slice slice, const char *text) {
   return true;
 }
 
-bool stls_slice_is(struct stls_slice slice, const char *text) {
-  return slice.len == strlen(text) && stls_slice_starts(slice, text);
-}
-
 static bool is_blank(char c) {
   return c == ' ' || c == '\t';
 }
@@ -46,36 +42,5 @@ bool stls_slice_number(struct stls_slice slice, uint64_t max, uint64_t *number_r
     number = number * 10 + digit;
   }
   *number_r = number;
-  return true;
-}
-
-bool stls_slice_take_utf8(struct stls_slice *rest, uint32_t *point_r) {
-  static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-  unsigned char first = (unsigned char)rest->ptr[0];
-  unsigned len = first < 0x80         ? 1
-                 : (first >> 5) == 6  ? 2
-                 : (first >> 4) == 14 ? 3
-                 : (first >> 3) == 30 ? 4
-                                      : 0;
-  uint32_t point;
-  unsigned i;
-  if (len == 0 || rest->len < len) return false;
-  point = len == 1 ? first : first & (0xffu >> (len + 1));
-  for (i = 1; i < len; i++) {
-    unsigned char c = (unsigned char)rest->ptr[i];
-    if ((c & 0xc0) != 0x80) return false;
-    point = point << 6 | (c & 0x3f);
-  }
-  if (point < least[len] || point > 0x10ffff || (point >= 0xd800 && point < 0xe000)) return false;
-  *rest = stls_slice_from(*rest, len);
-  *point_r = point;
-  return true;
-}
-
-bool stls_slice_is_utf8(struct stls_slice text) {
-  uint32_t point;
-  while (text.len > 0) {
-    if (!stls_slice_take_utf8(&text, &point)) return false;
-  }
   return true;
 }

@@ -46,11 +46,13 @@ static inline bool stls_is_digit(char c) {
 /* Whole-slice comparison, byte for byte. */
 bool stls_slice_equals(struct stls_slice slice, const char *text);
 
-/* Whole-slice comparison, ASCII case ignored: "STARTTLSX" is not "STARTTLS". */
-bool stls_slice_is(struct stls_slice slice, const char *text);
-
 /* Whether the slice begins with `text`, ASCII case ignored. */
 bool stls_slice_starts(struct stls_slice slice, const char *text);
+
+/* Whole-slice comparison, ASCII case ignored: "STARTTLSX" is not "STARTTLS". */
+static inline bool stls_slice_is(struct stls_slice slice, const char *text) {
+  return slice.len == strlen(text) && stls_slice_starts(slice, text);
+}
 
 /*
  * Takes the next word (separated by spaces or tabs) off the front of `rest`.
@@ -66,11 +68,5 @@ struct stls_slice stls_slice_trim(struct stls_slice slice);
  * Returns false when it is empty, has another character, or exceeds `max`.
  */
 bool stls_slice_number(struct stls_slice slice, uint64_t max, uint64_t *number_r);
-
-/* Takes one code point off the front. False when it is not valid UTF-8 (RFC 3629). */
-bool stls_slice_take_utf8(struct stls_slice *rest, uint32_t *point_r);
-
-/* Whether all of it is valid UTF-8. */
-bool stls_slice_is_utf8(struct stls_slice text);
 
 #endif

@@ -6,10 +6,11 @@
  *   options.c    a table of options becomes a session's configuration
  *   session.c    the userdata starttls.session
  *   operation.c  the userdata starttls.operation: one operation in progress, guarded
+ *   arguments.c  typed arguments of commands
  *   drive.c      the one place that waits
  *   values.c     events become Lua values
  *   files.c      files that are safely on disk
- *   imap_values.c  IMAP responses become Lua values
+ *   imap_*.c     IMAP responses become Lua values (imap_parts.h says which does what)
  */
 #ifndef STLS_LUA_BINDING_H
 #define STLS_LUA_BINDING_H
@@ -52,9 +53,6 @@ struct l_session *l_check_session(lua_State *L, int index);
 /* session.c: the form of a command's answer at `index`: "reply", "lines", ... */
 enum stls_answer_form l_check_form(lua_State *L, int index);
 
-/* session.c: [-0, +1] the typed arguments from `first` on, in pairs, in an array on the top. */
-struct stls_arg *l_check_args(lua_State *L, int first, size_t *count_r);
-
 /* session.c: raises what the encoder refused, if it did; nothing was sent. */
 void l_check_refusal(lua_State *L, const char *during, const char *refusal);
 
@@ -63,6 +61,14 @@ void l_push_operation(lua_State *L, int index);
 
 /* Ends it; an operation that is not at its end leaves the session draining or cancelled. */
 void l_end_operation(struct l_operation *operation, bool complete);
+
+/*
+ * arguments.c: [-0, +1] each, an array that borrows from the values on the stack, or in
+ * the table at `index`: type, value, ... from `first` on; and recipients, of which each is
+ * an address or { address, type, value, ... }. Raises for what is neither.
+ */
+struct stls_arg *l_check_args(lua_State *L, int first, size_t *count_r);
+struct stls_args *l_check_recipients(lua_State *L, int index, size_t *count_r);
 
 /* drive.c: op:next(). */
 int l_operation_next(lua_State *L);
@@ -74,6 +80,9 @@ void l_close_descriptors(lua_State *L, int session_index);
 int l_session_new(lua_State *L);
 int l_trust_new(lua_State *L);
 
+/* options.c: who we are, from the table at `index`, which keeps the strings. */
+void l_read_identity(lua_State *L, int index, struct stls_session_identity *who);
+
 /* values.c: [-0, +1] each. */
 void l_push_error(lua_State *L, const struct stls_error *error);
 void l_push_reply(lua_State *L, const struct stls_event *event);
@@ -84,14 +93,23 @@ void l_push_capabilities(lua_State *L, const struct stls_capabilities *capabilit
 void l_push_slice(lua_State *L, struct stls_slice slice);
 void l_push_upper(lua_State *L, struct stls_slice slice);
 
-/* imap_values.c: [-0, +1] the response's value; [-0, +1] the arguments of a response code. */
+/* imap_values.c: what reads responses; its parts are in imap_parts.h. */
+void l_open_imap_values(lua_State *L);
+
+/* imap_values.c: [-0, +1] the response's value. */
 void l_push_response(lua_State *L, const struct stls_imap_response *response);
-void l_push_code_arguments(lua_State *L, const struct stls_imap_response *response);
+
+/* imap_values.c: [-0, +0] what a status response's code says, as fields of the table on the top. */
+void l_set_code_fields(lua_State *L, const struct stls_imap_response *response);
 
 /* imap_values.c: [-0, +1] the message as far as it came since the literal before this one. */
 void l_push_fresh_items(lua_State *L, const struct stls_imap_response *response);
 
-/* imap_values.c: [-0, +1] the section that the literal being streamed is, as in msg.sections. */
+/* imap_message.c: [-0, +1] the section that the literal being streamed is, as in msg.sections. */
 void l_push_streamed_section(lua_State *L, const struct stls_imap_response *response);
+
+/* imap_sets.c: functions of the module. */
+int l_numbers_of(lua_State *L);
+int l_set_of(lua_State *L);
 
 #endif

@@ -128,7 +128,8 @@ static int push_content(lua_State *L, const struct stls_event *event) {
 
 static int push_untagged(lua_State *L, const struct stls_imap_response *response) {
   lua_pushliteral(L, "untagged");
-  l_push_upper(L, response->name); /* RFC 9051 9, note 1: case does not matter */
+  if (stls_slice_is(response->name, "UIDFETCH")) lua_pushliteral(L, "FETCH"); /* RFC 9586 3 */
+  else l_push_upper(L, response->name); /* RFC 9051 9, note 1: case does not matter */
   if (response->has_number) lua_pushinteger(L, response->number);
   else lua_pushnil(L);
   l_push_response(L, response);
@@ -147,6 +148,12 @@ static int push_event(lua_State *L, const struct stls_event *event) {
       lua_pushliteral(L, "recipient");
       lua_pushinteger(L, (lua_Integer)event->index + 1);
       l_push_reply(L, event);
+      l_push_slice(L, event->text);
+      return 4;
+    case STLS_EVENT_REFUSED:
+      lua_pushliteral(L, "refused");
+      l_push_reply(L, event);
+      l_push_slice(L, event->text);
       return 3;
     case STLS_EVENT_LINE:
       lua_pushliteral(L, "line");
@@ -191,6 +198,7 @@ static int push_step(lua_State *L, struct l_session *session, struct l_operation
   switch (session->step) {
     case STLS_STEP_CARE: return push_event(L, &session->event);
     case STLS_STEP_CONTENT: lua_pushliteral(L, "want_content"); return 1;
+    case STLS_STEP_MESSAGE: lua_pushliteral(L, "want_message"); return 1;
     case STLS_STEP_CREDENTIAL:
       lua_pushliteral(L, "want_credential");
       lua_pushstring(L, stls_dialogue_wanted_credential(stls_session_dialogue(core)) ==
@@ -222,6 +230,7 @@ static int drive(lua_State *L) {
   struct l_session *session = lua_touserdata(L, 2);
   for (;;) {
     if (!session->session) return luaL_error(L, "the session was collected");
+    if (!operation->session) return luaL_error(L, "the operation is over"); /* while we waited */
     /* A trace function may have closed the session that the kept event borrows from. */
     if (stls_session_is_closed(session->session)) session->has_step = false;
     if (!session->has_step) session->step = stls_session_step(session->session, &session->event);
@@ -235,7 +244,8 @@ static int drive(lua_State *L) {
 }
 
 /*
- * op:next() -> "reply", reply, number of the command | "recipient", index, reply | "line", text
+ * op:next() -> "reply", reply, number of the command | "line", text | "want_message"
+ *            | "recipient", index, reply, phase | "refused", reply, phase
  *            | "content", piece [, size, offset, section [, fresh items]]
  *            | "untagged", name, number, value, weight | "want_content" | "idling" | "wake"
  *            | "want_credential", "password" or "token" | "trace", event | "done"

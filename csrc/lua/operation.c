@@ -4,13 +4,18 @@
  *
  * It is the guard of Contract 4: the roof holds it in a <close> variable, so that
  * an error, coroutine.close or a break ends the operation; __gc does so for a
- * coroutine that was dropped. An operation that ends early while it waits has its
- * session cancelled. One that ends early in between is drained by the next one if
- * all that is left is to listen, else the session is cancelled too.
+ * coroutine that was dropped. An operation that ends early while it waits for an
+ * answer has its session cancelled. One that ends early in between, or while it
+ * idles, is drained by the next one if all that is left is to listen, else the
+ * session is cancelled too.
  */
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "lua/binding.h"
+
+#define BLOCK (192 * 1024) /* bytes of content taken at a time: a chunk (smtp_content.c) */
 
 void l_open_operation(lua_State *L);
 
@@ -33,21 +38,22 @@ void l_push_operation(lua_State *L, int index) {
 void l_end_operation(struct l_operation *operation, bool complete) {
   struct l_session *session = operation->session;
   struct stls_dialogue *dialogue;
+  bool waiting;
   stls_buffer_free(&operation->gathered);
   if (!session) return;
   operation->session = NULL;
   session->operation = NULL;
   session->has_step = false;
-  if (complete || !session->session || stls_session_is_closed(session->session)) {
-    session->waiting = false;
-    return;
-  }
-  dialogue = stls_session_dialogue(session->session);
-  if (dialogue && !session->waiting) stls_dialogue_done(dialogue);
-  if (dialogue && !session->waiting && stls_dialogue_is_idle(dialogue)) return;
-  if (dialogue && !session->waiting && stls_dialogue_may_drain(dialogue)) session->draining = true;
-  else stls_session_close(session->session, STLS_ERROR_CANCELLED);
+  waiting = session->waiting;
   session->waiting = false;
+  if (complete || !session->session || stls_session_is_closed(session->session)) return;
+  dialogue = stls_session_dialogue(session->session);
+  if (dialogue && stls_dialogue_is_listening(dialogue)) waiting = false;
+  if (dialogue && !waiting) stls_dialogue_done(dialogue);
+  if (dialogue && !waiting) stls_dialogue_no_message(dialogue, true);
+  if (dialogue && !waiting && stls_dialogue_is_idle(dialogue)) return;
+  if (dialogue && !waiting && stls_dialogue_may_drain(dialogue)) session->draining = true;
+  else stls_session_close(session->session, STLS_ERROR_CANCELLED);
 }
 
 /* __close and __gc */
@@ -65,13 +71,94 @@ static struct stls_dialogue *check_dialogue(lua_State *L) {
   return stls_session_dialogue(operation->session->session);
 }
 
-/* op:content(piece): some of the content that next() asked for. False: next() will say why. */
+/* false, and why this message can't be sent; without a reason, next() will give the error. */
+static int push_complaint(lua_State *L, struct stls_dialogue *dialogue) {
+  lua_pushboolean(L, 0);
+  lua_pushstring(L, dialogue ? stls_dialogue_complaint(dialogue) : NULL); /* nil for NULL */
+  return 2;
+}
+
+/*
+ * op:content(piece [, from]) -> the position behind what was taken | false [, why]
+ * Some of the content that next() asked for; with `from`, at most a block of it from there
+ * on.
+ */
 static int operation_content(lua_State *L) {
   struct stls_dialogue *dialogue = check_dialogue(L);
-  size_t len;
+  size_t len, from;
   const char *piece = luaL_checklstring(L, 2, &len);
-  lua_pushboolean(L, dialogue && stls_dialogue_content(dialogue, stls_slice(piece, len)));
+  lua_Integer position = luaL_optinteger(L, 3, 1);
+  luaL_argcheck(L, position >= 1 && (size_t)position <= len + 1, 3, "not in the piece");
+  from = (size_t)position - 1;
+  len -= from;
+  if (!lua_isnoneornil(L, 3) && len > BLOCK) len = BLOCK;
+  if (!dialogue || !stls_dialogue_content(dialogue, stls_slice(piece + from, len)))
+    return push_complaint(L, dialogue);
+  lua_pushinteger(L, position + (lua_Integer)len);
   return 1;
+}
+
+/*
+ * op:content_file(file) -> true | false [, why] | nil, the system's reason
+ * The next block of an open file, without a Lua string in between, and with the last one the
+ * content's end.
+ */
+static int operation_content_file(lua_State *L) {
+  struct stls_dialogue *dialogue = check_dialogue(L);
+  luaL_Stream *stream = luaL_checkudata(L, 2, LUA_FILEHANDLE);
+  char *room = dialogue && stream->closef ? stls_dialogue_content_room(dialogue, BLOCK) : NULL;
+  size_t len;
+  luaL_argcheck(L, stream->closef != NULL, 2, "closed file");
+  if (!room) return push_complaint(L, dialogue);
+  errno = 0;
+  len = fread(room, 1, BLOCK, stream->f);
+  if (ferror(stream->f)) {
+    luaL_pushfail(L);
+    lua_pushstring(L, strerror(errno));
+    return 2;
+  }
+  if (len > 0 && !stls_dialogue_content_fill(dialogue, len)) return push_complaint(L, dialogue);
+  if (len < BLOCK) stls_dialogue_content_end(dialogue);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* op:content_abandon() -> whether the message can be left out, and the session goes on */
+static int operation_content_abandon(lua_State *L) {
+  struct stls_dialogue *dialogue = check_dialogue(L);
+  lua_pushboolean(L, dialogue && stls_dialogue_content_abandon(dialogue));
+  return 1;
+}
+
+/*
+ * op:message(recipients, binary, type, value, ...) -> true | nil, why it is refused
+ * The message that next() asked for. The typed arguments are the sender's path and the
+ * parameters of MAIL; a recipient is an address or { address, type, value, ... }.
+ */
+static int operation_message(lua_State *L) {
+  struct stls_dialogue *dialogue = check_dialogue(L);
+  struct stls_envelope envelope;
+  const char *refusal;
+  luaL_checktype(L, 2, LUA_TTABLE);
+  envelope.binary = lua_toboolean(L, 3);
+  envelope.mail.list = l_check_args(L, 4, &envelope.mail.count);
+  envelope.recipients = l_check_recipients(L, 2, &envelope.count);
+  luaL_argcheck(L, envelope.count > 0, 2, "no recipients");
+  refusal = dialogue ? stls_dialogue_message(dialogue, &envelope) : NULL;
+  if (!refusal) {
+    lua_pushboolean(L, 1);
+    return 1;
+  }
+  luaL_pushfail(L);
+  lua_pushstring(L, refusal);
+  return 2;
+}
+
+/* op:no_message(last): there is none until another one is over, or ever. */
+static int operation_no_message(lua_State *L) {
+  struct stls_dialogue *dialogue = check_dialogue(L);
+  if (dialogue) stls_dialogue_no_message(dialogue, lua_toboolean(L, 2));
+  return 0;
 }
 
 /* op:content_end(): there is no more. */
@@ -154,6 +241,10 @@ static const luaL_Reg methods[] = {{"next", l_operation_next},
                                    {"gather", operation_gather},
                                    {"content", operation_content},
                                    {"content_end", operation_content_end},
+                                   {"content_file", operation_content_file},
+                                   {"content_abandon", operation_content_abandon},
+                                   {"message", operation_message},
+                                   {"no_message", operation_no_message},
                                    {"credential", operation_credential},
                                    {"push", operation_push},
                                    {"tag", operation_tag},

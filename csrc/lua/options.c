@@ -21,10 +21,10 @@ static int misuse(lua_State *L, const char *format, ...) {
   return lua_error(L);
 }
 
-static const char *text_option(lua_State *L, const char *name) {
+static const char *text_at(lua_State *L, int index, const char *name) {
   const char *text = NULL;
   size_t len = 0;
-  int type = lua_getfield(L, 1, name);
+  int type = lua_getfield(L, index, name);
   if (type != LUA_TNIL && type != LUA_TSTRING) misuse(L, "option '%s' must be a string", name);
   if (type == LUA_TSTRING) text = lua_tolstring(L, -1, &len);
   if (text && (strlen(text) != len || strpbrk(text, "\r\n"))) {
@@ -34,12 +34,20 @@ static const char *text_option(lua_State *L, const char *name) {
   return text;
 }
 
-static bool flag_option(lua_State *L, const char *name) {
+static const char *text_option(lua_State *L, const char *name) {
+  return text_at(L, 1, name);
+}
+
+static bool flag_at(lua_State *L, int index, const char *name) {
   bool flag;
-  lua_getfield(L, 1, name);
+  lua_getfield(L, index, name);
   flag = lua_toboolean(L, -1);
   lua_pop(L, 1);
   return flag;
+}
+
+static bool flag_option(lua_State *L, const char *name) {
+  return flag_at(L, 1, name);
 }
 
 /* Seconds; `otherwise` where the option is absent. */
@@ -105,22 +113,34 @@ static void read_limits(lua_State *L, struct stls_limits *limits) {
   lua_pop(L, 1);
 }
 
+void l_read_identity(lua_State *L, int index, struct stls_session_identity *who) {
+  who->user = text_at(L, index, "user");
+  who->authzid = text_at(L, index, "authzid");
+  who->mechanisms = text_at(L, index, "sasl");
+  who->has_password = flag_at(L, index, "has_password");
+  who->has_token = flag_at(L, index, "has_token");
+}
+
 static void read_config(lua_State *L, struct stls_session_config *config) {
   static const char *const modes[] = {"starttls", "implicit", "opportunistic", "none", NULL};
   static const char *const bindings[] = {"prefer", "require", "off", NULL};
+  struct stls_session_identity who;
   struct stls_tls_trust **trust;
   memset(config, 0, sizeof *config);
+  l_read_identity(L, 1, &who);
   config->protocol = text_option(L, "protocol");
   config->host = text_option(L, "host");
   if (!config->host) misuse(L, "option 'host' is missing");
+  config->path = text_option(L, "path");
   config->port = port_option(L);
   config->tls = (enum stls_tls_mode)choice_option(L, "tls", modes, STLS_TLS_STARTTLS);
   config->client_name = text_option(L, "client_name");
-  config->user = text_option(L, "user");
-  config->authzid = text_option(L, "authzid");
-  config->mechanisms = text_option(L, "sasl");
-  config->has_password = flag_option(L, "has_password");
-  config->has_token = flag_option(L, "has_token");
+  config->user = who.user;
+  config->authzid = who.authzid;
+  config->mechanisms = who.mechanisms;
+  config->pinned = text_option(L, "pinned");
+  config->has_password = who.has_password;
+  config->has_token = who.has_token;
   config->has_certificate = flag_option(L, "has_certificate");
   config->utf8 = flag_option(L, "utf8");
   config->binding =

@@ -6,6 +6,8 @@
 
 #include "lua/binding.h"
 
+#define WINDOW_MOST 1000 /* messages under way at a time */
+
 void l_open_session(lua_State *L);
 
 struct l_session *l_check_session(lua_State *L, int index) {
@@ -55,12 +57,37 @@ static int session_open(lua_State *L) {
   return 1;
 }
 
+/*
+ * session:authenticate(identity) -> operation | nil, error
+ * The roof has checked that the session is not authenticated.
+ */
+static int session_authenticate(lua_State *L) {
+  struct l_session *session = l_check_session(L, 1);
+  struct stls_session_identity who;
+  int results = refuse_if_unready(L, session, "auth");
+  if (results > 0) return results;
+  luaL_checktype(L, 2, LUA_TTABLE);
+  l_read_identity(L, 2, &who);
+  l_push_operation(L, 1);
+  if (stls_session_authenticate(session->session, &who)) return 1;
+  l_end_operation(lua_touserdata(L, -1), true);
+  return luaL_error(L, "not enough memory");
+}
+
+/* session:forget_login(): the server took UNAUTHENTICATE. */
+static int session_forget_login(lua_State *L) {
+  struct stls_dialogue *dialogue = stls_session_dialogue(l_check_session(L, 1)->session);
+  if (dialogue) stls_dialogue_forget_login(dialogue);
+  return 0;
+}
+
 /* session:drain() -> the abandoned operation, to be taken to its end, or nil */
 static int session_drain(lua_State *L) {
   struct l_session *session = l_check_session(L, 1);
   if (!session->draining || session->operation) return 0;
   session->draining = false;
   l_push_operation(L, 1);
+  stls_session_begun(session->session);
   return 1;
 }
 
@@ -68,22 +95,6 @@ enum stls_answer_form l_check_form(lua_State *L, int index) {
   static const char *const forms[] = {"reply", "lines",    "content", "goodbye",
                                       "idle",  "compress", NULL};
   return (enum stls_answer_form)luaL_checkoption(L, index, NULL, forms);
-}
-
-struct stls_arg *l_check_args(lua_State *L, int first, size_t *count_r) {
-  int last = lua_gettop(L), i;
-  size_t count = (size_t)(last - first + 1) / 2;
-  struct stls_arg *args = lua_newuserdatauv(L, (count + 1) * sizeof *args, 0);
-  for (i = 0; i < (int)count; i++) {
-    size_t len;
-    const char *type = luaL_checkstring(L, first + 2 * i);
-    const char *value = luaL_checklstring(L, first + 2 * i + 1, &len); /* the roof sees to it */
-    if (!stls_arg_type_named(type, &args[i].type))
-      luaL_error(L, "unknown type of argument '%s'", type);
-    args[i].value = stls_slice(value, len);
-  }
-  *count_r = count;
-  return args;
 }
 
 /* The place in our own files is of no use. */
@@ -113,6 +124,16 @@ static int session_command(lua_State *L) {
   return 1;
 }
 
+/* session:check(during, type, value, ...): raises when an argument can't be sent. */
+static int session_check(lua_State *L) {
+  struct stls_dialogue *dialogue = stls_session_dialogue(l_check_session(L, 1)->session);
+  const char *during = luaL_checkstring(L, 2);
+  size_t count;
+  struct stls_arg *args = l_check_args(L, 3, &count);
+  if (dialogue) l_check_refusal(L, during, stls_dialogue_check(dialogue, args, count));
+  return 0;
+}
+
 /* session:listen() -> operation | nil, error: what an IMAP server says unasked, until op:leave() */
 static int session_listen(lua_State *L) {
   struct l_session *session = l_check_session(L, 1);
@@ -124,45 +145,23 @@ static int session_listen(lua_State *L) {
   return 1;
 }
 
-/* Reads an array of recipients at `index` into PATH arguments. */
-static struct stls_arg *check_recipients(lua_State *L, int index, size_t *count_r) {
-  size_t count = (size_t)luaL_len(L, index), i;
-  struct stls_arg *args = lua_newuserdatauv(L, (count + 1) * sizeof *args, 0);
-  for (i = 0; i < count; i++) {
-    size_t len;
-    const char *path;
-    lua_geti(L, index, (lua_Integer)i + 1);
-    if (lua_type(L, -1) != LUA_TSTRING) l_check_refusal(L, "send", "recipients must be strings");
-    path = lua_tolstring(L, -1, &len); /* the table keeps it alive */
-    args[i].type = STLS_ARG_PATH;
-    args[i].value = stls_slice(path, len);
-    lua_pop(L, 1);
-  }
-  *count_r = count;
-  return args;
+/* session:sending(window) -> operation that sends messages | nil, error */
+static int session_sending(lua_State *L) {
+  struct l_session *session = l_check_session(L, 1);
+  lua_Integer window = luaL_checkinteger(L, 2);
+  int results = refuse_if_unready(L, session, "mail");
+  luaL_argcheck(L, window > 0 && window <= WINDOW_MOST, 2, "window out of range");
+  if (results > 0) return results;
+  l_push_operation(L, 1);
+  stls_dialogue_begin_sending(stls_session_dialogue(session->session), (size_t)window);
+  stls_session_begun(session->session);
+  return 1;
 }
 
-/*
- * session:transaction(recipients, type, value, ...) -> operation | nil, error
- * The typed arguments are those of MAIL. Raises when an argument can't be sent.
- */
-static int session_transaction(lua_State *L) {
-  struct l_session *session = l_check_session(L, 1);
-  int results = refuse_if_unready(L, session, "mail");
-  struct stls_arg *mail, *recipients;
-  size_t mail_count, recipient_count;
-  const char *refusal;
-  luaL_checktype(L, 2, LUA_TTABLE);
-  if (results > 0) return results;
-  mail = l_check_args(L, 3, &mail_count);
-  recipients = check_recipients(L, 2, &recipient_count);
-  luaL_argcheck(L, recipient_count > 0, 2, "no recipients");
-  l_push_operation(L, 1);
-  refusal = stls_dialogue_transaction(stls_session_dialogue(session->session), mail, mail_count,
-                                      recipients, recipient_count);
-  if (refusal) l_end_operation(lua_touserdata(L, -1), true);
-  l_check_refusal(L, "send", refusal);
-  stls_session_begun(session->session);
+/* session:unanswered() -> messages under way, when it failed, whose ends were sent */
+static int session_unanswered(lua_State *L) {
+  size_t count = stls_session_unanswered(l_check_session(L, 1)->session);
+  lua_pushinteger(L, (lua_Integer)count);
   return 1;
 }
 
@@ -315,10 +314,14 @@ static int session_is_compressed(lua_State *L) {
 /* }====== */
 
 static const luaL_Reg methods[] = {{"open", session_open},
+                                   {"authenticate", session_authenticate},
+                                   {"forget_login", session_forget_login},
                                    {"drain", session_drain},
                                    {"command", session_command},
+                                   {"check", session_check},
                                    {"listen", session_listen},
-                                   {"transaction", session_transaction},
+                                   {"sending", session_sending},
+                                   {"unanswered", session_unanswered},
                                    {"close", session_close},
                                    {"cancel", session_cancel},
                                    {"error", session_error},

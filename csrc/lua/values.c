@@ -68,10 +68,7 @@ void l_push_reply(lua_State *L, const struct stls_event *event) {
     lua_pushinteger(L, reply->code);
     lua_setfield(L, -2, "code");
   }
-  if (event->response) {
-    l_push_code_arguments(L, event->response);
-    lua_setfield(L, -2, "arguments");
-  }
+  if (event->response) l_set_code_fields(L, event->response);
 }
 
 /* Seconds since the epoch. */

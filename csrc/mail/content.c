@@ -43,6 +43,37 @@ static void encode_clean(struct stls_content_encoder *encoder, struct stls_slice
   encoder->line_start = piece.ptr[len - 1] == '\n';
 }
 
+#define BLOCK 256
+
+/*
+ * Whether a block is plain, the step to the byte behind it included. The loop has a fixed
+ * count and no way out, so that compilers make it one over vectors.
+ */
+static bool is_plain_block(const char *block, bool dots) {
+  unsigned char odd = 0, dotted = 0;
+  size_t i;
+  for (i = 0; i < BLOCK; i++) {
+    odd |= (unsigned char)(((block[i] == '\r') ^ (block[i + 1] == '\n')) | (block[i] == '\0'));
+    dotted |= (unsigned char)((block[i] == '\n') & (block[i + 1] == '.'));
+  }
+  return !odd && !(dots && dotted);
+}
+
+bool stls_content_pass(struct stls_content_encoder *encoder, struct stls_slice piece) {
+  struct stls_content_encoder rest = *encoder;
+  size_t at = 0;
+  if (encoder->after_cr || piece.len == 0 || piece.ptr[0] == '\n') return piece.len == 0;
+  if (encoder->dots && encoder->line_start && piece.ptr[0] == '.') return false;
+  while (piece.len - at > BLOCK && is_plain_block(piece.ptr + at, encoder->dots)) at += BLOCK;
+  if (piece.len - at > BLOCK) return false;
+  if (at > 0 && piece.ptr[at] == '\n') at--; /* its CR was the last of the block */
+  if (at > 0) rest.line_start = piece.ptr[at - 1] == '\n';
+  piece = stls_slice_from(piece, at);
+  if (clean_length(&rest, piece) < piece.len || memchr(piece.ptr, '\0', piece.len)) return false;
+  encoder->line_start = piece.ptr[piece.len - 1] == '\n';
+  return true;
+}
+
 /* Writes the one byte that does need a change. */
 static void encode_odd(struct stls_content_encoder *encoder, char c, struct stls_buffer *out) {
   if (c == '\r') {
@@ -80,14 +111,32 @@ bool stls_content_encode_end(struct stls_content_encoder *encoder, struct stls_b
 }
 
 bool stls_content_is_8bit(struct stls_slice text) {
-  uint64_t word;
+  uint64_t words[4];
   size_t i = 0;
-  for (; i + sizeof word <= text.len; i += sizeof word) {
-    memcpy(&word, text.ptr + i, sizeof word);
-    if (word & UINT64_C(0x8080808080808080)) return true;
+  for (; i + sizeof words <= text.len; i += sizeof words) {
+    memcpy(words, text.ptr + i, sizeof words);
+    if ((words[0] | words[1] | words[2] | words[3]) & UINT64_C(0x8080808080808080)) return true;
   }
   for (; i < text.len; i++) {
     if ((unsigned char)text.ptr[i] > 0x7f) return true;
+  }
+  return false;
+}
+
+/* Where the line that begins at `at` ends: at its CR or LF, or with the text. */
+static size_t end_of_line(struct stls_slice text, size_t at) {
+  while (at < text.len && text.ptr[at] != '\r' && text.ptr[at] != '\n') at++;
+  return at;
+}
+
+bool stls_content_may_have_field(struct stls_slice text, const char *name) {
+  size_t at = 0;
+  while (at < text.len) {
+    size_t end = end_of_line(text, at);
+    if (end == at) return false;
+    if (stls_slice_starts(stls_slice_from(text, at), name)) return true;
+    if (end + 1 < text.len && text.ptr[end] == '\r' && text.ptr[end + 1] == '\n') end++;
+    at = end + 1;
   }
   return false;
 }

@@ -26,11 +26,23 @@ void stls_content_encoder_init(struct stls_content_encoder *encoder, bool dots);
 bool stls_content_encode(struct stls_content_encoder *encoder, struct stls_slice piece,
                          struct stls_buffer *out);
 
+/*
+ * Whether a piece is plain: it needs no change and has no NUL. Then it is taken for encoded,
+ * and may be used as it is.
+ */
+bool stls_content_pass(struct stls_content_encoder *encoder, struct stls_slice piece);
+
 /* Ends it: the last line is ended if it was not; the final dot line is the caller's. */
 bool stls_content_encode_end(struct stls_content_encoder *encoder, struct stls_buffer *out);
 
 /* Whether any octet is above 127: the message needs 8BITMIME (RFC 6152). */
 bool stls_content_is_8bit(struct stls_slice text);
+
+/*
+ * Whether a line that begins with `name` (case ignored) is in a message before the first blank
+ * line: there may be a header field of that name, or there is none. Any of CR and LF ends a line.
+ */
+bool stls_content_may_have_field(struct stls_slice text, const char *name);
 
 enum stls_content_state {
   STLS_CONTENT_LINE_START,

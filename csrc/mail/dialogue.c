@@ -19,7 +19,8 @@
 #define KEPT_CAPACITY    (4 * 1024) /* memory that an idle dialogue's buffers keep, bytes each */
 
 const struct stls_protocol *stls_protocol_named(const char *name) {
-  static const struct stls_protocol *const protocols[] = {&stls_smtp, &stls_imap, &stls_pop3};
+  static const struct stls_protocol *const protocols[] = {&stls_smtp, &stls_lmtp, &stls_imap,
+                                                          &stls_pop3};
   size_t i;
   for (i = 0; i < sizeof protocols / sizeof protocols[0]; i++) {
     if (strcmp(protocols[i]->name, name) == 0) return protocols[i];
@@ -47,8 +48,7 @@ struct stls_dialogue *stls_dialogue_new(const struct stls_dialogue_config *confi
   stls_buffer_init(&d->login.sent, 0);
   d->login.sent.wipes = true;
   stls_buffer_init(&d->timestamp, 0);
-  stls_buffer_init(&d->transaction.paths, 0);
-  stls_buffer_init(&d->transaction.refusal.text, 0);
+  stls_sending_init(&d->sending);
   if (config->protocol == &stls_imap) {
     d->parser = stls_imap_parser_new(&config->limits);
     if (!d->parser) {
@@ -69,8 +69,7 @@ void stls_dialogue_free(struct stls_dialogue *d) {
   stls_encoder_free(&d->encoder);
   stls_buffer_free(&d->reply.text);
   stls_buffer_free(&d->timestamp);
-  stls_buffer_free(&d->transaction.paths);
-  stls_buffer_free(&d->transaction.refusal.text);
+  stls_sending_free(&d->sending);
   stls_imap_parser_free(d->parser);
   stls_error_free(&d->error);
   free(d);
@@ -116,6 +115,7 @@ bool stls_dialogue_is_idle(const struct stls_dialogue *d) {
 
 bool stls_dialogue_may_drain(const struct stls_dialogue *d) {
   bool listens = d->want == STLS_NEED_INPUT || d->want == STLS_NEED_COMPRESSION;
+  if (d->sending.active) return stls_sending_may_drain(d);
   return d->table == d->config->protocol->command_table && listens && !stls_dialogue_is_stopped(d);
 }
 
@@ -123,8 +123,9 @@ void stls_dialogue_tag(const struct stls_dialogue *d, char tag_r[STLS_TAG_SIZE])
   snprintf(tag_r, STLS_TAG_SIZE, "A%u", d->tag);
 }
 
-bool stls_dialogue_delivery_unknown(const struct stls_dialogue *d) {
-  return d->awaits_delivery && stls_buffer_length(&d->output) == 0;
+size_t stls_dialogue_unanswered(const struct stls_dialogue *d) {
+  if (d->awaits_delivery && stls_buffer_length(&d->output) == 0) return 1;
+  return stls_sending_unanswered(d);
 }
 
 /* {====== Failing ====== */
@@ -142,6 +143,7 @@ static void set_error(struct stls_dialogue *d, enum stls_error_kind kind, const 
   char message[1024];
   vsnprintf(message, sizeof message, format, args);
   stls_error_set(&d->error, kind, stls_dialogue_phase(d), "%s", message);
+  d->error.unknown = stls_dialogue_unanswered(d) > 0;
 }
 
 bool stls_dialogue_fail(struct stls_dialogue *d, enum stls_error_kind kind, const char *format,
@@ -163,6 +165,7 @@ bool stls_dialogue_fail_reply(struct stls_dialogue *d, enum stls_error_kind kind
   stls_error_reply(&d->error, d->reply.code, stls_slice_of(d->reply.status),
                    showable(d, stls_buffer_slice(&d->reply.text)));
   if (d->reply.class & (STLS_ON_TRANSIENT | STLS_ON_BYE)) d->error.temporary = true;
+  if (d->reply.class & (STLS_ON_REFUSAL | STLS_ON_BYE)) d->error.unknown = false; /* it said no */
   return false;
 }
 
@@ -182,11 +185,10 @@ void stls_dialogue_input_ended(struct stls_dialogue *d, bool clean) {
     stls_dialogue_finish(d);
     return;
   }
-  if (stls_dialogue_delivery_unknown(d)) {
+  if (stls_dialogue_unanswered(d) > 0) {
     stls_dialogue_fail(d, STLS_ERROR_CLOSED,
                        "the connection was lost after the message's end and before the server's "
                        "answer: whether it will be delivered is unknown");
-    d->error.unknown = true;
     return;
   }
   if (clean) {
@@ -209,6 +211,8 @@ void stls_dialogue_begin(struct stls_dialogue *d, const struct stls_table *table
   d->want = STLS_NEED_INPUT;
   d->has_event = false;
   d->form = STLS_ANSWER_REPLY;
+  d->sending.active = false;
+  d->awaits_delivery = false;
 }
 
 static void rest(struct stls_dialogue *d) {
@@ -218,7 +222,6 @@ static void rest(struct stls_dialogue *d) {
 
 void stls_dialogue_finish(struct stls_dialogue *d) {
   d->want = STLS_NEED_NOTHING;
-  d->awaits_delivery = false;
 }
 
 void stls_dialogue_finish_reply(struct stls_dialogue *d) {
@@ -230,6 +233,7 @@ void stls_dialogue_finish_reply(struct stls_dialogue *d) {
   d->has_event = true;
   stls_encoder_drop(&d->encoder); /* of a command that is refused before its end */
   stls_flight_answer(&d->flight, d->answering);
+  if (d->answering == 0) d->awaits_delivery = false; /* the only one that can have content */
   d->answering = d->flight.oldest;
   if (stls_flight_is_over(&d->flight)) stls_dialogue_finish(d);
   else d->form = (enum stls_answer_form)stls_flight_form(&d->flight);
@@ -258,14 +262,15 @@ static void react(struct stls_dialogue *d, unsigned class) {
     }
     take_row(d, row);
     if (d->error.kind != STLS_ERROR_NONE || d->want != STLS_NEED_INPUT) return;
+    if (d->has_event && d->sending.active) return; /* it comes first */
     if (!stls_table_decides(d->table, d->state)) return;
     class = STLS_ON_NOTHING;
   }
 }
 
 static enum stls_need need_more(const struct stls_dialogue *d) {
-  if (d->want != STLS_NEED_CONTENT) return STLS_NEED_INPUT;
-  return stls_buffer_length(&d->output) < OUTPUT_LOW_WATER ? STLS_NEED_CONTENT : STLS_NEED_INPUT;
+  if (stls_buffer_length(&d->output) >= OUTPUT_LOW_WATER) return STLS_NEED_INPUT;
+  return d->sending.active ? stls_sending_need(d) : d->want;
 }
 
 static enum stls_need give_event(struct stls_dialogue *d, struct stls_event *event_r) {
@@ -280,6 +285,10 @@ enum stls_need stls_dialogue_next(struct stls_dialogue *d, struct stls_event *ev
     if (d->has_event) return give_event(d, event_r);
     if (d->want == STLS_NEED_NOTHING) rest(d);
     if (d->want != STLS_NEED_INPUT && d->want != STLS_NEED_CONTENT) return d->want;
+    if (d->sending.active && stls_table_decides(d->table, d->state)) {
+      react(d, STLS_ON_NOTHING);
+      continue;
+    }
     switch (d->config->protocol->read(d)) {
       case STLS_READ_MORE: return need_more(d);
       case STLS_READ_REPLY:
@@ -365,7 +374,7 @@ bool stls_dialogue_is_stopped(const struct stls_dialogue *d) {
 }
 
 bool stls_dialogue_is_sent(const struct stls_dialogue *d, unsigned number) {
-  if (number + 1 < d->flight.sent) return d->output.taken >= stls_flight_end(&d->flight, number);
+  if (number + 1 < d->flight.sent) return d->output.consumed >= stls_flight_end(&d->flight, number);
   return !stls_dialogue_is_stopped(d) && stls_buffer_length(&d->output) == 0;
 }
 
@@ -430,12 +439,23 @@ void stls_dialogue_open(struct stls_dialogue *d) {
   if (stls_table_decides(d->table, d->state)) react(d, STLS_ON_NOTHING);
 }
 
+void stls_dialogue_authenticate(struct stls_dialogue *d) {
+  if (d->error.kind == STLS_ERROR_NONE) stls_opening_again(d);
+}
+
+void stls_dialogue_forget_login(struct stls_dialogue *d) {
+  d->authenticated = false;
+  d->mechanism = NULL;
+  d->binding_used = d->binding_refused = false;
+  d->utf8 = false;
+}
+
 /* SMTP and POP3 servers speak only when spoken to: what is there already answers nothing. */
 static bool spoke_unasked(struct stls_dialogue *d) {
   struct stls_slice line;
   if (d->parser || stls_buffer_length(&d->input) == 0) return false;
   if (!stls_dialogue_take_line(d, &line)) line = stls_buffer_slice(&d->input);
-  if (stls_slice_starts(line, d->config->protocol == &stls_smtp ? "421" : "-ERR")) {
+  if (stls_slice_starts(line, d->config->protocol == &stls_pop3 ? "-ERR" : "421")) {
     stls_dialogue_fail(d, STLS_ERROR_CLOSED, "the server has closed the session");
   } else {
     stls_dialogue_fail(d, STLS_ERROR_PROTOCOL, "the server answered a command that was not sent");
@@ -464,16 +484,19 @@ const char *stls_dialogue_command(struct stls_dialogue *d, const char *during,
   return refusal;
 }
 
-/* Only commands that are sent and answered in one piece each can be in flight together. */
+/*
+ * Only commands that are sent and answered in one piece each can be in flight together; a
+ * goodbye may be the last of them.
+ */
 static bool may_push(const struct stls_dialogue *d, enum stls_answer_form form) {
   return d->want == STLS_NEED_INPUT && stls_dialogue_may_drain(d) &&
          !stls_flight_is_over(&d->flight) && !stls_flight_is_full(&d->flight) &&
-         d->form < STLS_ANSWER_GOODBYE && form < STLS_ANSWER_GOODBYE;
+         stls_flight_last_form(&d->flight) < STLS_ANSWER_GOODBYE && form <= STLS_ANSWER_GOODBYE;
 }
 
 const char *stls_dialogue_push(struct stls_dialogue *d, const struct stls_arg *args, size_t count,
                                enum stls_answer_form form, bool *sent_r) {
-  uint64_t end = d->output.taken + stls_buffer_length(&d->output);
+  uint64_t end = d->output.consumed + stls_buffer_length(&d->output);
   const char *refusal;
   *sent_r = false;
   if (d->error.kind != STLS_ERROR_NONE || !may_push(d, form)) return NULL;
@@ -490,6 +513,21 @@ const char *stls_dialogue_push(struct stls_dialogue *d, const struct stls_arg *a
   return refusal;
 }
 
+const char *stls_dialogue_check(const struct stls_dialogue *d, const struct stls_arg *args,
+                                size_t count) {
+  struct stls_encoder encoder;
+  const char *refusal;
+  size_t i;
+  stls_encoder_init(&encoder, NULL);
+  stls_encoder_begin(&encoder);
+  encoder.longest = d->config->protocol->longest_command;
+  encoder.utf8 = d->utf8;
+  for (i = 0; i < count; i++) stls_encoder_add(&encoder, args[i].type, args[i].value);
+  refusal = stls_encoder_end(&encoder);
+  stls_encoder_free(&encoder);
+  return refusal;
+}
+
 void stls_dialogue_listen(struct stls_dialogue *d) {
   if (d->error.kind != STLS_ERROR_NONE || !d->parser) return;
   stls_dialogue_begin(d, d->config->protocol->command_table, STLS_IMAP_LISTENING, "listen");
@@ -501,62 +539,68 @@ void stls_dialogue_done(struct stls_dialogue *d) {
   if (d->parser && d->state == STLS_IMAP_LISTENING) stls_dialogue_finish(d);
   if (d->parser && d->state == STLS_IMAP_IDLING) {
     stls_imap_send_done(d);
-    d->state = STLS_IMAP_COMMAND;
+    d->state = STLS_IMAP_LEAVING;
   }
 }
 
 bool stls_dialogue_is_listening(const struct stls_dialogue *d) {
   return d->parser && d->table == d->config->protocol->command_table &&
-         d->want == STLS_NEED_INPUT && d->state != STLS_IMAP_COMMAND;
+         d->want == STLS_NEED_INPUT &&
+         (d->state == STLS_IMAP_IDLING || d->state == STLS_IMAP_LISTENING);
+}
+
+bool stls_dialogue_prepare(struct stls_dialogue *d, const struct stls_table *table,
+                           unsigned state) {
+  if (d->error.kind != STLS_ERROR_NONE) return false;
+  stls_dialogue_begin(d, table, state, NULL);
+  return !spoke_unasked(d);
+}
+
+const char *stls_dialogue_complaint(struct stls_dialogue *d) {
+  const char *complaint = d->sending.complaint;
+  d->sending.complaint = NULL;
+  return complaint;
 }
 
 void stls_dialogue_want_content(struct stls_dialogue *d) {
   d->want = STLS_NEED_CONTENT;
 }
 
-/* Why the piece can't be sent, or NULL. RFC 6152 3: 8-bit text where 8BITMIME is offered only. */
-static const char *content_refusal(const struct stls_dialogue *d, struct stls_slice piece) {
+/* Why the piece of an IMAP literal can't be sent, or NULL. */
+static const char *literal_refusal(const struct stls_dialogue *d, struct stls_slice piece) {
   const struct stls_stop *stop = stls_encoder_stop(&d->encoder);
   if (!(stop && stop->is_binary) && memchr(piece.ptr, '\0', piece.len))
     return "the message has a NUL octet, which this protocol can't carry";
-  if (d->parser && piece.len > d->literal_left)
-    return "the message is longer than its announced size";
-  /* The piece is looked through only where the answer matters. */
-  if (!d->parser && !stls_capabilities_find(&d->capabilities, "8BITMIME", NULL) &&
-      stls_content_is_8bit(piece))
-    return "the message has 8-bit text, and the server does not offer 8BITMIME";
-  return NULL;
+  return piece.len > d->literal_left ? "the message is longer than its announced size" : NULL;
 }
 
-bool stls_dialogue_content(struct stls_dialogue *d, struct stls_slice piece) {
-  size_t before = stls_buffer_length(&d->output);
-  const char *refusal;
-  if (d->error.kind != STLS_ERROR_NONE || d->want != STLS_NEED_CONTENT || piece.len == 0) {
-    return d->error.kind == STLS_ERROR_NONE;
-  }
-  refusal = content_refusal(d, piece);
+static bool take_literal(struct stls_dialogue *d, struct stls_slice piece) {
+  const char *refusal = literal_refusal(d, piece);
   if (refusal) return stls_dialogue_fail(d, STLS_ERROR_UNSUPPORTED, "%s", refusal);
-  if (d->parser) {
-    d->literal_left -= piece.len;
-    stls_buffer_append_slice(&d->output, piece);
-  } else {
-    stls_content_encode(&d->content_out, piece, &d->output);
-  }
-  if (d->output.failure != STLS_BUFFER_OK)
+  d->literal_left -= piece.len;
+  if (!stls_buffer_append_slice(&d->output, piece))
     return stls_dialogue_fail_buffer(d, &d->output, "content");
-  stls_trace_content(d->trace, STLS_TRACE_SENT, stls_buffer_length(&d->output) - before);
+  stls_trace_content(d->trace, STLS_TRACE_SENT, piece.len);
   return true;
 }
 
+bool stls_dialogue_content(struct stls_dialogue *d, struct stls_slice piece) {
+  if (d->error.kind != STLS_ERROR_NONE) return false;
+  if (piece.len == 0) return true;
+  if (d->sending.active) return !stls_content_is_open(d) || stls_content_take(d, piece);
+  return d->want != STLS_NEED_CONTENT || take_literal(d, piece);
+}
+
 void stls_dialogue_content_end(struct stls_dialogue *d) {
-  if (d->error.kind != STLS_ERROR_NONE || d->want != STLS_NEED_CONTENT) return;
-  if (d->parser && d->literal_left > 0) {
+  if (d->error.kind != STLS_ERROR_NONE) return;
+  if (d->sending.active && stls_content_is_open(d)) stls_content_end(d);
+  if (d->want != STLS_NEED_CONTENT) return;
+  if (d->literal_left > 0) {
     stls_dialogue_fail(d, STLS_ERROR_UNSUPPORTED, "the message is shorter than its announced size");
     return;
   }
   d->want = STLS_NEED_INPUT;
-  if (d->parser) stls_imap_content_ended(d);
-  else stls_transaction_content_ended(d);
+  stls_imap_content_ended(d);
 }
 
 void stls_dialogue_compressed(struct stls_dialogue *d) {

@@ -44,6 +44,7 @@ struct stls_dialogue_config {
   const char *user;        /* or NULL */
   const char *authzid;     /* or NULL */
   const char *mechanisms;  /* names separated by blanks, in order of preference; NULL: ours */
+  const char *pinned;      /* capabilities known beforehand, parted by tabs; NULL: ask */
   bool has_password;       /* the caller can give one when asked */
   bool has_token;
   bool has_certificate; /* a client certificate: EXTERNAL may be chosen */
@@ -68,14 +69,16 @@ enum stls_need {
   STLS_NEED_COMPRESSION, /* every octet from here on; stls_dialogue_compressed */
   STLS_NEED_CREDENTIAL,  /* stls_dialogue_credential */
   STLS_NEED_CONTENT,     /* stls_dialogue_content */
+  STLS_NEED_MESSAGE,     /* stls_dialogue_message */
   STLS_NEED_NOTHING,     /* the operation is over; begin another */
   STLS_NEED_CARE,        /* look at the event, then call again */
   STLS_NEED_BURIAL       /* it has failed: stls_dialogue_error */
 };
 
 enum stls_event_type {
-  STLS_EVENT_REPLY,     /* the last reply, to a whole command: number `index` of the operation */
-  STLS_EVENT_RECIPIENT, /* the reply to one RCPT: `index` counts from 0 */
+  STLS_EVENT_REPLY, /* the last reply to command number `index` of the operation, or a message */
+  STLS_EVENT_RECIPIENT, /* a reply about one recipient: `index` counts from 0 */
+  STLS_EVENT_REFUSED,   /* the reply that refused a whole message */
   STLS_EVENT_LINE,      /* one line of a POP3 list: `text` */
   STLS_EVENT_CONTENT,   /* a piece of message content: `text` */
   STLS_EVENT_UNTAGGED,  /* an IMAP response: `response` */
@@ -92,7 +95,7 @@ struct stls_reply {
 struct stls_event {
   enum stls_event_type type;
   size_t index;
-  struct stls_slice text; /* borrowed until the next call */
+  struct stls_slice text; /* borrowed until the next call; of messages: the phase */
   uint64_t size;          /* IMAP content: the literal's size */
   uint64_t offset;        /* IMAP content: where in it `text` begins */
   const struct stls_reply *reply;
@@ -130,6 +133,15 @@ enum stls_need stls_dialogue_next(struct stls_dialogue *d, struct stls_event *ev
 /* From the greeting to an authenticated session, or to NEED_UPGRADE. */
 void stls_dialogue_open(struct stls_dialogue *d);
 
+/*
+ * From asking for the capabilities to an authenticated session, on a dialogue that is open and
+ * not authenticated, with what the configuration says by now.
+ */
+void stls_dialogue_authenticate(struct stls_dialogue *d);
+
+/* The server has forgotten who we are, and what it was told to do for us (RFC 8437 3). */
+void stls_dialogue_forget_login(struct stls_dialogue *d);
+
 /* What a command's positive answer brings with it. */
 enum stls_answer_form {
   STLS_ANSWER_REPLY,   /* nothing more */
@@ -143,6 +155,11 @@ enum stls_answer_form {
 struct stls_arg {
   enum stls_arg_type type;
   struct stls_slice value;
+};
+
+struct stls_args {
+  const struct stls_arg *list;
+  size_t count;
 };
 
 /*
@@ -163,6 +180,10 @@ const char *stls_dialogue_command(struct stls_dialogue *d, const char *during,
 const char *stls_dialogue_push(struct stls_dialogue *d, const struct stls_arg *args, size_t count,
                                enum stls_answer_form form, bool *sent_r);
 
+/* Why an argument of such a command would be refused, or NULL; nothing is sent. */
+const char *stls_dialogue_check(const struct stls_dialogue *d, const struct stls_arg *args,
+                                size_t count);
+
 /* IMAP: hands out what the server says unasked, without a command, until stls_dialogue_done. */
 void stls_dialogue_listen(struct stls_dialogue *d);
 
@@ -172,18 +193,54 @@ void stls_dialogue_done(struct stls_dialogue *d);
 /* Whether the server may be silent for as long as it likes: idling or listening. */
 bool stls_dialogue_is_listening(const struct stls_dialogue *d);
 
-/*
- * SMTP: one message to any number of recipients. Events RECIPIENT, then
- * NEED_CONTENT, then REPLY to the whole. `mail_params` and each recipient are
- * typed arguments; a recipient is one PATH. Returns NULL, or why one is refused.
- */
-const char *stls_dialogue_transaction(struct stls_dialogue *d, const struct stls_arg *mail,
-                                      size_t mail_count, const struct stls_arg *recipients,
-                                      size_t recipient_count);
+struct stls_envelope {
+  struct stls_args mail;              /* the sender as a PATH, and the parameters of MAIL */
+  const struct stls_args *recipients; /* each a PATH, and the parameters of its RCPT */
+  size_t count;                       /* of recipients; not 0 */
+  bool binary;                        /* the content passes as it is (RFC 3030 3) */
+};
 
-/* Answers NEED_CONTENT with a piece, or with the end. False when refused: see the error. */
+/*
+ * SMTP and LMTP: sends messages, one after the other or, with PIPELINING, up to `window`
+ * at a time. NEED_MESSAGE asks for each, NEED_CONTENT for its content. Events tell what
+ * the server says, in the order of the messages: RECIPIENT for each one that is refused
+ * (in LMTP for each that was accepted also, when the content was heard), REFUSED when
+ * all of it is, and REPLY when it is over. Where nothing was refused, that is the
+ * server's word that it took the message.
+ */
+void stls_dialogue_begin_sending(struct stls_dialogue *d, size_t window);
+
+/* Answers NEED_MESSAGE. Returns NULL, or why it is refused: then nothing of it is sent. */
+const char *stls_dialogue_message(struct stls_dialogue *d, const struct stls_envelope *envelope);
+
+/*
+ * Answers NEED_MESSAGE: there is none until another message is over, or, with `last`
+ * (which may be said at any time), ever. The operation ends when none is under way.
+ */
+void stls_dialogue_no_message(struct stls_dialogue *d, bool last);
+
+/*
+ * Answers NEED_CONTENT with a piece, or with the end. False when refused: the dialogue
+ * has failed, or stls_dialogue_complaint says why this one message is abandoned.
+ */
 bool stls_dialogue_content(struct stls_dialogue *d, struct stls_slice piece);
 void stls_dialogue_content_end(struct stls_dialogue *d);
+
+/*
+ * The same in two steps, which spare a copy: room for `size` bytes (NULL: it has failed),
+ * then how many of them were written there, more than 0.
+ */
+char *stls_dialogue_content_room(struct stls_dialogue *d, size_t size);
+bool stls_dialogue_content_fill(struct stls_dialogue *d, size_t len);
+
+/*
+ * Answers NEED_CONTENT: the message is not to be sent after all. Its REPLY comes yet.
+ * False when it is too late for that, and closing the connection the only way.
+ */
+bool stls_dialogue_content_abandon(struct stls_dialogue *d);
+
+/* Why content was refused last, or NULL; asking forgets it. */
+const char *stls_dialogue_complaint(struct stls_dialogue *d);
 
 /*
  * Answers NEED_COMPRESSION. Before that the owner has taken all input away, to be decoded: it is
@@ -231,8 +288,8 @@ bool stls_dialogue_is_idle(const struct stls_dialogue *d);
  */
 bool stls_dialogue_may_drain(const struct stls_dialogue *d);
 
-/* Whether a message's end was sent whose answer has not come. */
-bool stls_dialogue_delivery_unknown(const struct stls_dialogue *d);
+/* How many messages' ends were sent whose answers have not come: the oldest ones under way. */
+size_t stls_dialogue_unanswered(const struct stls_dialogue *d);
 
 /* }====== */
 

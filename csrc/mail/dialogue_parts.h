@@ -10,6 +10,7 @@
 #include "mail/content.h"
 #include "mail/dialogue.h"
 #include "mail/flight.h"
+#include "mail/sending.h"
 #include "mail/table.h"
 
 /* Authentication, while it lasts. */
@@ -24,19 +25,6 @@ struct stls_login {
   bool first_half;         /* own login: the user name is sent, the password is not */
   bool started;
   bool retold; /* the server told its capabilities since the login began */
-};
-
-/* One SMTP transaction. */
-struct stls_transaction {
-  struct stls_buffer paths;  /* recipients, each ended by NUL */
-  size_t count;              /* of recipients */
-  size_t sent;               /* RCPT commands sent */
-  size_t sent_to;            /* offset in `paths` of the next one to send */
-  size_t answered;           /* RCPT commands answered */
-  size_t accepted;           /* of them positively */
-  bool pipelined;            /* commands go out without waiting (RFC 2920) */
-  bool refused;              /* MAIL or DATA was refused; the first refusal is `refusal` */
-  struct stls_reply refusal; /* kept while the rest is wound up */
 };
 
 struct stls_dialogue {
@@ -59,6 +47,7 @@ struct stls_dialogue {
 
   struct stls_login login;
   bool authenticated;
+  bool awaits_greeting;  /* the server has not greeted yet */
   const char *mechanism; /* that succeeded */
   bool binding_used, binding_refused;
   bool upgrade_refused; /* opportunistic, and the server said no */
@@ -69,7 +58,7 @@ struct stls_dialogue {
   struct stls_content_encoder content_out;
   struct stls_content_decoder content_in;
   uint64_t literal_left; /* IMAP: octets of the announced literal to be sent yet */
-  bool awaits_delivery;  /* the message's end is sent, its answer has not come */
+  bool awaits_delivery;  /* IMAP: its end is sent, the answer has not come */
   bool leaves_idle;      /* IMAP: DONE is sent, or will be when the server takes IDLE */
 
   bool reading_lines; /* POP3: in the lines or content of an answer */
@@ -81,8 +70,8 @@ struct stls_dialogue {
   unsigned tag;                    /* of the last command */
   bool said_bye;                   /* IMAP: it was handed out, and is now to be acted on */
   bool utf8; /* IMAP: mailbox names are UTF-8 (RFC 9051, 9755); POP3: UTF8 is taken (RFC 6856) */
-  struct stls_buffer timestamp;        /* POP3: of the greeting, for APOP */
-  struct stls_transaction transaction; /* SMTP only */
+  struct stls_buffer timestamp; /* POP3: of the greeting, for APOP */
+  struct stls_sending sending;  /* SMTP and LMTP only */
 };
 
 /* Fails with the phase filled in. Returns false. */
@@ -161,6 +150,7 @@ void stls_dialogue_want_content(struct stls_dialogue *d);
 /* opening.c: the table, and the credential that arrived. */
 extern const struct stls_table stls_opening_table;
 void stls_opening_begin(struct stls_dialogue *d);
+void stls_opening_again(struct stls_dialogue *d); /* from the capabilities on */
 void stls_opening_credential(struct stls_dialogue *d);
 void stls_login_end(struct stls_login *login);
 
@@ -173,15 +163,14 @@ bool stls_login_repeats(const struct stls_dialogue *d, struct stls_slice line);
 /* What is shown, in the trace and in errors, in place of such a line. */
 #define STLS_LOGIN_WITHHELD "(a line that repeats the credential)"
 
-/* smtp_transaction.c */
-extern const struct stls_table stls_transaction_table;
-void stls_transaction_content_ended(struct stls_dialogue *d);
+/* Begins an operation without a command. False when it can't: the error is set. */
+bool stls_dialogue_prepare(struct stls_dialogue *d, const struct stls_table *table, unsigned state);
 
 /* imap.c: how a command begins, goes on, behind content too, and ends idling; its states. */
 void stls_imap_begin_command(struct stls_dialogue *d);
 void stls_imap_command_sent(struct stls_dialogue *d);
 void stls_imap_send_done(struct stls_dialogue *d);
 void stls_imap_content_ended(struct stls_dialogue *d);
-enum { STLS_IMAP_COMMAND, STLS_IMAP_IDLING, STLS_IMAP_LISTENING };
+enum { STLS_IMAP_COMMAND, STLS_IMAP_IDLING, STLS_IMAP_LEAVING, STLS_IMAP_LISTENING };
 
 #endif

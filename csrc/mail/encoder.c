@@ -3,15 +3,17 @@
 
 #include <string.h>
 
+#include "mail/charset.h"
+
 #define LITERAL_MINUS_MAX 4096 /* RFC 7888 5 */
 
 /* Waiting lets the server refuse a message before it is sent (RFC 7889 4, RFC 7888 3). */
 #define CONTENT_UNASKED_MAX (64 * 1024)
 
-static const char *const type_names[] = {"atom",   "keyword", "text",    "raw",    "path",
-                                         "xtext",  "number",  "set",     "string", "mailbox",
-                                         "flag",   "(",       ")",       "secret", "secret_string",
-                                         "octets", "content", "content8"};
+static const char *const type_names[] = {"atom",   "keyword", "text",     "raw",    "path",
+                                         "xtext",  "number",  "set",      "string", "mailbox",
+                                         "flag",   "(",       ")",        "secret", "secret_string",
+                                         "octets", "content", "content8", "charset"};
 
 bool stls_arg_type_named(const char *name, enum stls_arg_type *type_r) {
   size_t i;
@@ -135,6 +137,7 @@ static const char *raw_refusal(struct stls_slice value) {
 static const char *refusal_of(enum stls_arg_type type, struct stls_slice value) {
   switch (type) {
     case STLS_ARG_ATOM:
+    case STLS_ARG_CHARSET:
     case STLS_ARG_KEYWORD:
       return value.len > 0 && is_printable(value, '!')
                  ? NULL
@@ -210,7 +213,7 @@ static bool has_controls(struct stls_slice value) {
 /* RFC 9051 9, QUOTED-CHAR: no controls; UTF-8 only where that is agreed upon. */
 static bool can_be_quoted(const struct stls_encoder *encoder, struct stls_slice value) {
   if (value.len > 1024 || has_controls(value)) return false;
-  return is_printable(value, ' ') || (encoder->utf8 && stls_slice_is_utf8(value));
+  return is_printable(value, ' ') || (encoder->utf8 && stls_utf8_is_valid(value));
 }
 
 typedef void (*writer)(struct stls_encoder *encoder, const char *text, size_t len);
@@ -284,7 +287,7 @@ static void write_string(struct stls_encoder *encoder, struct stls_slice value, 
 static void write_mailbox(struct stls_encoder *encoder, struct stls_slice mailbox) {
   struct stls_buffer name;
   if (encoder->utf8) {
-    if (stls_slice_is_utf8(mailbox)) write_string(encoder, mailbox, false);
+    if (stls_utf8_is_valid(mailbox)) write_string(encoder, mailbox, false);
     else refuse(encoder, "mailbox name is not valid UTF-8");
     return;
   }
@@ -310,6 +313,10 @@ static void write_arg(struct stls_encoder *encoder, enum stls_arg_type type,
       write_hidden(encoder, value.ptr, value.len);
       show_secret(encoder);
       break;
+    case STLS_ARG_CHARSET:
+      write_both(encoder, "CHARSET ", 8);
+      write_both(encoder, value.ptr, value.len);
+      break;
     case STLS_ARG_OPEN: write_both(encoder, "(", 1); break;
     case STLS_ARG_CLOSE: write_both(encoder, ")", 1); break;
     default: write_both(encoder, value.ptr, value.len); break;
@@ -322,7 +329,7 @@ void stls_encoder_add(struct stls_encoder *encoder, enum stls_arg_type type,
                       struct stls_slice value) {
   const char *reason = refusal_of(type, value);
   if (reason) refuse(encoder, reason);
-  if (encoder->refusal) return;
+  if (encoder->refusal || (type == STLS_ARG_CHARSET && encoder->utf8)) return;
   if (!encoder->joined && type != STLS_ARG_CLOSE) write_both(encoder, " ", 1);
   write_arg(encoder, type, value);
   encoder->joined = type == STLS_ARG_KEYWORD || type == STLS_ARG_OPEN;

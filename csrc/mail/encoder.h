@@ -33,7 +33,9 @@ enum stls_arg_type {
   STLS_ARG_SECRET_STRING, /* like STRING on the wire; never shown */
   STLS_ARG_OCTETS,        /* IMAP value of any octets: quoted, a literal, or with NUL a literal8 */
   STLS_ARG_CONTENT,       /* IMAP literal whose octets the caller sends itself: its size */
-  STLS_ARG_CONTENT8       /* the same as literal8, which may have NUL (RFC 3516 4.4) */
+  STLS_ARG_CONTENT8,      /* the same as literal8, which may have NUL (RFC 3516 4.4) */
+  STLS_ARG_CHARSET        /* IMAP SEARCH: "CHARSET" and an atom; nothing where strings are UTF-8 */
+                          /* anyway, as it must not be sent there (RFC 9755 3) */
 };
 
 enum stls_literal_style {

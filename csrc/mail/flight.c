@@ -42,3 +42,7 @@ void stls_flight_answer(struct stls_flight *flight, unsigned number) {
 unsigned stls_flight_form(const struct stls_flight *flight) {
   return stls_flight_is_over(flight) ? 0 : flight->forms[flight->oldest % STLS_FLIGHT_MAX];
 }
+
+unsigned stls_flight_last_form(const struct stls_flight *flight) {
+  return flight->sent == 0 ? 0 : flight->forms[(flight->sent - 1) % STLS_FLIGHT_MAX];
+}

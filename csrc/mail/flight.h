@@ -45,4 +45,7 @@ void stls_flight_answer(struct stls_flight *flight, unsigned number);
 /* The form of the oldest command that is not answered; 0 when there is none. */
 unsigned stls_flight_form(const struct stls_flight *flight);
 
+/* The form of the command that was sent last; 0 when none was. */
+unsigned stls_flight_last_form(const struct stls_flight *flight);
+
 #endif

@@ -8,6 +8,8 @@
 
 #include "mail/protocol.h"
 
+static const char done_line[] = "DONE\r\n"; /* RFC 9051 6.3.13 */
+
 /* {====== Reading ====== */
 
 /* The number of the command in flight that a tag belongs to; STLS_FLIGHT_NONE for any other. */
@@ -50,6 +52,11 @@ static void fill_reply(struct stls_dialogue *d, const struct stls_imap_response 
   }
 }
 
+static void use_utf8(struct stls_dialogue *d) {
+  d->utf8 = true;
+  stls_imap_parser_utf8(d->parser, true);
+}
+
 /* "AUTH=PLAIN" stays one word. `from`: the first node that is a capability. */
 static void learn(struct stls_dialogue *d, const struct stls_imap_response *response, size_t from) {
   size_t i;
@@ -62,6 +69,10 @@ static void learn(struct stls_dialogue *d, const struct stls_imap_response *resp
       stls_dialogue_fail_buffer(d, &d->capabilities.entries, "list of capabilities");
     }
   }
+  /* RFC 9051 A: what knows nothing of revision 1 needs no ENABLE. */
+  if (stls_capabilities_find(&d->capabilities, "IMAP4rev2", NULL) &&
+      !stls_capabilities_find(&d->capabilities, "IMAP4rev1", NULL))
+    use_utf8(d);
 }
 
 /* RFC 9051 6.3.1, RFC 9755 3: what ENABLE changed in how mailbox names are written. */
@@ -69,7 +80,7 @@ static void note_enabled(struct stls_dialogue *d, const struct stls_imap_respons
   size_t i;
   for (i = 0; i < response->node_count; i++) {
     struct stls_slice word = stls_imap_node_text(response, i);
-    if (stls_slice_is(word, "UTF8=ACCEPT") || stls_slice_is(word, "IMAP4rev2")) d->utf8 = true;
+    if (stls_slice_is(word, "UTF8=ACCEPT") || stls_slice_is(word, "IMAP4rev2")) use_utf8(d);
   }
 }
 
@@ -99,27 +110,46 @@ static void make_untagged_event(struct stls_dialogue *d,
   d->event.response = response;
 }
 
-/* RFC 9051 7.1: an alert is for a person to see, whatever it comes with; but not one said in
- * the clear, which may be anybody's (6.2.1). */
-static void tell_alert_while_opening(struct stls_dialogue *d,
-                                     const struct stls_imap_response *response) {
+/*
+ * RFC 9051 7.1: an alert is for a person to see, whatever it comes with; a referral (RFC 2221) is
+ * for the caller to know of, as we never follow it. But not when said in the clear, where it may
+ * be anybody's (6.2.1).
+ */
+static void tell_code_while_opening(struct stls_dialogue *d,
+                                    const struct stls_imap_response *response) {
+  struct stls_slice code;
   if (!d->facts.encrypted || response->node_count == 0) return;
-  if (!stls_slice_is(stls_imap_node_text(response, 0), "ALERT")) return;
+  code = stls_imap_node_text(response, 0);
+  if (!stls_slice_is(code, "ALERT") && !stls_slice_is(code, "REFERRAL")) return;
   make_untagged_event(d, response);
   d->has_event = true;
+}
+
+/* Servers that end IDLE by themselves take a DONE that crosses their answer for a command. */
+static bool answers_done(const struct stls_dialogue *d, const struct stls_imap_response *response) {
+  if (d->table == &stls_opening_table) return false;
+  return stls_slice_is(response->tag, "DONE") && !stls_slice_is(response->name, "OK");
+}
+
+/* IDLE is over already: a DONE that has not left would be taken for a command. */
+static void unsay_done(struct stls_dialogue *d) {
+  if (d->state == STLS_IMAP_LEAVING && stls_buffer_length(&d->output) == sizeof done_line - 1)
+    stls_buffer_clear(&d->output);
 }
 
 /* A tagged OK counts only for a command in flight, and only once it is sent as a whole. */
 static enum stls_read read_tagged(struct stls_dialogue *d,
                                   const struct stls_imap_response *response) {
   unsigned number = command_tagged(d, response->tag);
+  if (answers_done(d, response)) return STLS_READ_MORE;
   if (number == STLS_FLIGHT_NONE) return fail_tag(d, response);
+  unsay_done(d);
   fill_reply(d, response);
   if (d->reply.class == STLS_ON_POSITIVE && !stls_dialogue_is_sent(d, number))
     return fail_tag(d, response);
   d->answering = number;
   if (d->table == &stls_opening_table) {
-    tell_alert_while_opening(d, response);
+    tell_code_while_opening(d, response);
     stls_flight_answer(&d->flight, number);
   }
   return STLS_READ_REPLY;
@@ -134,15 +164,15 @@ static enum stls_read read_greeting(struct stls_dialogue *d,
     return STLS_READ_FAILED;
   }
   d->authenticated = d->reply.class == STLS_ON_PREAUTH;
-  tell_alert_while_opening(d, response);
-  return STLS_READ_REPLY;
+  tell_code_while_opening(d, response);
+  return stls_opening_greeted(d);
 }
 
 /* While opening in the clear, only the greeting and BYE count; all else is the caller's. */
 static enum stls_read read_untagged(struct stls_dialogue *d,
                                     const struct stls_imap_response *response) {
   bool opening = d->table == &stls_opening_table;
-  if (opening && d->tag == 0) return read_greeting(d, response);
+  if (opening && d->awaits_greeting) return read_greeting(d, response);
   if (stls_slice_is(response->name, "BYE") && d->form != STLS_ANSWER_GOODBYE) {
     fill_reply(d, response);
     if (opening) return STLS_READ_REPLY;
@@ -308,8 +338,8 @@ static void want_compression(struct stls_dialogue *d) {
 }
 
 void stls_imap_content_ended(struct stls_dialogue *d) {
-  d->awaits_delivery = true;
   go_on(d);
+  d->awaits_delivery = !stls_dialogue_is_stopped(d); /* it was the last */
 }
 
 static bool is_sending_content(const struct stls_dialogue *d) {
@@ -335,23 +365,25 @@ static void tell_idling(struct stls_dialogue *d) {
 }
 
 void stls_imap_send_done(struct stls_dialogue *d) {
-  stls_buffer_append(&d->output, "DONE\r\n", 6);
+  stls_buffer_append(&d->output, done_line, sizeof done_line - 1);
   stls_trace_line(d->trace, STLS_TRACE_SENT, stls_slice_of("DONE"));
 }
 
-static const char *const command_states[] = {"command", "idle", "listen"};
+static const char *const command_states[] = {"command", "idle", "done", "listen"};
 
 static const struct stls_row command_rows[] = {
     /* state, reply, guard, next, action */
     {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, awaits_content, STLS_IMAP_COMMAND, want_content},
     {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, stls_dialogue_is_stopped, STLS_IMAP_COMMAND, go_on},
-    {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, leaves_idle, STLS_IMAP_COMMAND, stls_imap_send_done},
+    {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, leaves_idle, STLS_IMAP_LEAVING, stls_imap_send_done},
     {STLS_IMAP_COMMAND, STLS_ON_CONTINUE, is_idle, STLS_IMAP_IDLING, tell_idling},
     {STLS_IMAP_COMMAND, STLS_ON_REFUSAL, is_sending_content, STLS_IMAP_COMMAND, fail_content},
     {STLS_IMAP_COMMAND, STLS_ON_POSITIVE, begins_compression, STLS_IMAP_COMMAND, want_compression},
     {STLS_IMAP_COMMAND, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, STLS_IMAP_COMMAND,
      stls_dialogue_finish_reply},
     {STLS_IMAP_IDLING, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, STLS_IMAP_COMMAND,
+     stls_dialogue_finish_reply},
+    {STLS_IMAP_LEAVING, STLS_ON_POSITIVE | STLS_ON_REFUSAL, NULL, STLS_IMAP_COMMAND,
      stls_dialogue_finish_reply},
 };
 

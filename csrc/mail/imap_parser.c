@@ -1,11 +1,14 @@
 /*
  * mail/imap_parser.c - see imap_parser.h. The grammar is RFC 9051 9, read leniently
- * where that is harmless: line ends may be a bare LF, blanks may repeat, and any
- * character that does not delimit belongs to an atom.
+ * where that is harmless: line ends may be a bare LF, blanks may repeat or be missing
+ * where a parenthesis or a quote parts values, any character that does not delimit
+ * belongs to an atom, a backslash that escapes nothing is a backslash, and in ENVELOPE
+ * and BODYSTRUCTURE a quote that nothing follows which may follow a string is a quote.
  *
  *   response = ("*" SP (status / number SP name / name) / tag SP status / "+" [SP text]) CRLF
  *
- * One function for each lexical state takes a stretch of input and moves on.
+ * One function for each lexical state takes a stretch of input and moves on. Values that
+ * are there as a whole, as most are, are taken in one loop (lex_value).
  */
 #include "mail/imap_parser.h"
 
@@ -21,7 +24,10 @@ enum lexeme {
   LEX_ATOM,
   LEX_SECTION, /* in the brackets of BODY[...] */
   LEX_QUOTED,
-  LEX_ESCAPED, /* behind a backslash in quotes */
+  LEX_ESCAPED,       /* behind a backslash in quotes */
+  LEX_CLOSING,       /* behind a quote that may end the string */
+  LEX_CLOSING_BLANK, /* behind that, and blanks */
+  LEX_CLOSING_QUOTE, /* behind that, and another quote */
   LEX_LITERAL_SIZE,
   LEX_LITERAL_PLUS, /* behind the "+" of a size; servers have no use for it */
   LEX_LITERAL_LINE, /* between } and the octets */
@@ -42,6 +48,11 @@ struct stls_imap_parser {
   size_t token;               /* where in `strings` the token being read begins */
   bool in_code;               /* in a response code's brackets */
   bool is_fetch;
+  bool loose;              /* in ENVELOPE or BODYSTRUCTURE, where quotes may stand unescaped */
+  size_t brackets;         /* open in an atom of a response code */
+  size_t closing;          /* where in `strings` the quote is that may end the string */
+  struct stls_buffer code; /* the response code as it stands */
+  bool utf8;
   bool starts_new; /* the response is complete: the next byte begins another */
   uint64_t literal_left;
   struct stls_imap_content content;
@@ -64,6 +75,7 @@ struct stls_imap_parser *stls_imap_parser_new(const struct stls_limits *limits) 
   stls_buffer_init(&parser->strings, limits->reply);
   stls_buffer_init(&parser->nodes, limits->reply * sizeof(struct stls_imap_node));
   stls_buffer_init(&parser->open, limits->depth * sizeof(uint32_t));
+  stls_buffer_init(&parser->code, limits->reply);
   stls_buffer_init(&parser->record, 0);
   parser->starts_new = true;
   return parser;
@@ -74,6 +86,7 @@ void stls_imap_parser_free(struct stls_imap_parser *parser) {
   stls_buffer_free(&parser->strings);
   stls_buffer_free(&parser->nodes);
   stls_buffer_free(&parser->open);
+  stls_buffer_free(&parser->code);
   stls_buffer_free(&parser->record);
   free(parser);
 }
@@ -82,17 +95,24 @@ void stls_imap_parser_record(struct stls_imap_parser *parser) {
   parser->records = true;
 }
 
+void stls_imap_parser_utf8(struct stls_imap_parser *parser, bool utf8) {
+  parser->utf8 = utf8;
+}
+
 /* Begins a response; memory that a large one took is given back. */
 static void begin_response(struct stls_imap_parser *parser) {
   stls_buffer_shrink(&parser->strings, 16 * 1024);
   stls_buffer_shrink(&parser->nodes, 16 * 1024);
   stls_buffer_clear(&parser->open);
+  stls_buffer_shrink(&parser->code, 16 * 1024);
   stls_buffer_shrink(&parser->record, 16 * 1024);
   memset(&parser->response, 0, sizeof parser->response);
+  parser->response.utf8 = parser->utf8;
   parser->tag_len = parser->name_start = parser->name_len = 0;
   parser->text_start = parser->text_len = parser->token = 0;
   parser->fresh = 1; /* behind the list that all data items are in */
-  parser->in_code = parser->is_fetch = parser->starts_new = false;
+  parser->in_code = parser->is_fetch = parser->loose = parser->starts_new = false;
+  parser->brackets = 0;
   parser->lexeme = LEX_TAG;
 }
 
@@ -133,16 +153,42 @@ static struct stls_imap_node *node_at(struct stls_imap_parser *parser, size_t in
   return (struct stls_imap_node *)(void *)parser->nodes.data + index;
 }
 
-static void add_node(struct stls_imap_parser *parser, enum stls_imap_type type, size_t start,
-                     size_t len) {
+static inline void add_node(struct stls_imap_parser *parser, enum stls_imap_type type, size_t start,
+                            size_t len) {
   struct stls_imap_node node = {type, (uint32_t)start, (uint32_t)len};
+  if (parser->nodes.capacity - parser->nodes.end >= sizeof node) { /* in most cases */
+    memcpy(parser->nodes.data + parser->nodes.end, &node, sizeof node);
+    parser->nodes.end += sizeof node;
+    return;
+  }
   stls_buffer_append(&parser->nodes, (const char *)&node, sizeof node);
   check_buffer(parser, &parser->nodes,
                "the server's response has more values than the limit allows");
 }
 
+static size_t depth(const struct stls_imap_parser *parser) {
+  return stls_buffer_length(&parser->open) / sizeof(uint32_t);
+}
+
+/* The text of the last node, which must be no list. */
+static struct stls_slice last_text(struct stls_imap_parser *parser) {
+  const struct stls_imap_node *last = node_at(parser, node_count(parser) - 1);
+  return stls_slice(parser->strings.data + parser->strings.start + last->start, last->len);
+}
+
+/* Whether the list that opens is the value of ENVELOPE, BODYSTRUCTURE or BODY. */
+static bool is_loose(struct stls_imap_parser *parser) {
+  struct stls_slice item;
+  if (!parser->is_fetch || depth(parser) != 1) return parser->loose;
+  if (node_at(parser, node_count(parser) - 1)->type != STLS_IMAP_ATOM) return false;
+  item = last_text(parser);
+  return stls_slice_is(item, "ENVELOPE") || stls_slice_is(item, "BODYSTRUCTURE") ||
+         stls_slice_is(item, "BODY");
+}
+
 static void open_list(struct stls_imap_parser *parser) {
   uint32_t index = (uint32_t)node_count(parser);
+  parser->loose = is_loose(parser);
   stls_buffer_append(&parser->open, (const char *)&index, sizeof index);
   check_buffer(parser, &parser->open,
                "the server's response is nested deeper than the limit allows");
@@ -160,10 +206,7 @@ static void close_list(struct stls_imap_parser *parser) {
   parser->open.end -= sizeof index;
   memcpy(&index, parser->open.data + parser->open.end, sizeof index);
   node_at(parser, index)->len = (uint32_t)node_count(parser);
-}
-
-static size_t depth(const struct stls_imap_parser *parser) {
-  return stls_buffer_length(&parser->open) / sizeof(uint32_t);
+  if (depth(parser) <= 1) parser->loose = false;
 }
 
 static struct stls_slice token_text(const struct stls_imap_parser *parser) {
@@ -175,7 +218,15 @@ static void begin_token(struct stls_imap_parser *parser, enum lexeme lexeme) {
   parser->lexeme = lexeme;
 }
 
-static void keep(struct stls_imap_parser *parser, struct stls_slice text) {
+static inline void keep(struct stls_imap_parser *parser, struct stls_slice text) {
+  struct stls_buffer *strings = &parser->strings;
+  if (text.len == 0) return;
+  if (strings->capacity - strings->end >= text.len &&
+      text.len <= parser->limits.reply - stls_buffer_length(strings)) { /* in most cases */
+    memcpy(strings->data + strings->end, text.ptr, text.len);
+    strings->end += text.len;
+    return;
+  }
   stls_buffer_append_slice(&parser->strings, text);
   check_buffer(parser, &parser->strings, "the server's response is longer than the limit allows");
 }
@@ -194,23 +245,26 @@ static bool is_all_digits(struct stls_slice text) {
   return text.len > 0;
 }
 
+static bool is_nil(struct stls_slice text) {
+  return text.len == 3 && stls_upper(text.ptr[0]) == 'N' && stls_upper(text.ptr[1]) == 'I' &&
+         stls_upper(text.ptr[2]) == 'L';
+}
+
 static void end_atom(struct stls_imap_parser *parser) {
   struct stls_slice text = token_text(parser);
   enum stls_imap_type type = STLS_IMAP_ATOM;
   if (is_all_digits(text)) type = STLS_IMAP_NUMBER;
-  else if (stls_slice_is(text, "NIL")) type = STLS_IMAP_NIL;
+  else if (is_nil(text)) type = STLS_IMAP_NIL;
   add_node(parser, type, parser->token, text.len);
   parser->lexeme = LEX_VALUE;
 }
 
 /* Whether the literal whose header was read belongs to a data item of message content. */
 static bool is_content(struct stls_imap_parser *parser) {
-  struct stls_imap_node *last;
   struct stls_slice item;
   if (!parser->is_fetch || depth(parser) != 1 || node_count(parser) < 2) return false;
-  last = node_at(parser, node_count(parser) - 1);
-  if (last->type != STLS_IMAP_ATOM) return false;
-  item = stls_slice(parser->strings.data + parser->strings.start + last->start, last->len);
+  if (node_at(parser, node_count(parser) - 1)->type != STLS_IMAP_ATOM) return false;
+  item = last_text(parser);
   return stls_slice_starts(item, "BODY[") || stls_slice_starts(item, "BINARY[") ||
          stls_slice_is(item, "RFC822") || stls_slice_is(item, "RFC822.HEADER") ||
          stls_slice_is(item, "RFC822.TEXT");
@@ -252,9 +306,10 @@ static void end_tag(struct stls_imap_parser *parser) {
   begin_token(parser, parser->response.kind == STLS_IMAP_CONTINUE ? LEX_TEXT : LEX_NAME);
 }
 
-static void end_name(struct stls_imap_parser *parser) {
+static void end_name(struct stls_imap_parser *parser, char end) {
   struct stls_slice name = token_text(parser);
   uint64_t number;
+  if (name.len == 0 && end == ' ') return;
   if (name.len == 0) {
     fail(parser, STLS_ERROR_PROTOCOL, "the server's line is not an IMAP response");
     return;
@@ -268,7 +323,7 @@ static void end_name(struct stls_imap_parser *parser) {
   }
   parser->name_start = parser->token;
   parser->name_len = name.len;
-  parser->is_fetch = stls_slice_is(name, "FETCH");
+  parser->is_fetch = stls_slice_is(name, "FETCH") || stls_slice_is(name, "UIDFETCH");
   parser->response.is_status = is_status_name(name);
   begin_token(parser, parser->response.is_status ? LEX_TEXT_START : LEX_VALUE);
 }
@@ -276,10 +331,15 @@ static void end_name(struct stls_imap_parser *parser) {
 static size_t lex_word(struct stls_imap_parser *parser, struct stls_slice input) {
   size_t len = span(input, ends_word);
   bool is_tag = parser->lexeme == LEX_TAG;
+  if (is_tag && token_text(parser).len == 0 && input.ptr[0] == '+') { /* no tag has a "+" */
+    keep(parser, stls_slice(input.ptr, 1));
+    end_tag(parser);
+    return 1;
+  }
   keep(parser, stls_slice(input.ptr, len));
   if (len == input.len) return len;
   if (is_tag) end_tag(parser);
-  else end_name(parser);
+  else end_name(parser, input.ptr[len]);
   return input.ptr[len] == ' ' ? len + 1 : len;
 }
 
@@ -307,12 +367,65 @@ static void end_code(struct stls_imap_parser *parser) {
   begin_token(parser, LEX_TEXT);
 }
 
-static size_t lex_value(struct stls_imap_parser *parser, struct stls_slice input) {
-  char c = input.ptr[0];
+/* {====== Values that are there as a whole ====== */
+
+/* What a byte means to an atom: blanks, line ends and parentheses end it; the others depend. */
+enum { PLAIN, DELIMITS, DEPENDS };
+
+static const unsigned char atom_classes[256] = {
+    [' '] = DELIMITS, ['('] = DELIMITS, [')'] = DELIMITS, ['\r'] = DELIMITS, ['\n'] = DELIMITS,
+    ['"'] = DEPENDS,  ['{'] = DEPENDS,  ['['] = DEPENDS,  [']'] = DEPENDS};
+
+static inline int atom_class(char c) {
+  return atom_classes[(unsigned char)c];
+}
+
+/* What ends the quick part of a quoted string: its end, an escape, a line end. */
+static const bool quoted_ends[256] = {['"'] = true, ['\\'] = true, ['\r'] = true, ['\n'] = true};
+
+/* Takes an atom that ends in the input. 0 when this is no place to be quick. */
+static size_t take_atom(struct stls_imap_parser *parser, struct stls_slice input) {
+  size_t len = 0, start = stls_buffer_length(&parser->strings);
+  while (len < input.len && atom_class(input.ptr[len]) == PLAIN) len++;
+  if (len == 0 || len == input.len || atom_class(input.ptr[len]) != DELIMITS) return 0;
+  keep(parser, stls_slice(input.ptr, len));
+  parser->token = start;
+  end_atom(parser);
+  return len;
+}
+
+/* Whether a value may begin with this, where strings, numbers, NIL and lists are all there is. */
+static bool may_follow(char c) {
+  return c == '"' || c == '(' || c == ')' || c == '{' || c == '~' || stls_is_digit(c) || c == 'N' ||
+         c == 'n' || c == '\r' || c == '\n';
+}
+
+/* Whether what stands behind a quote says that it ends the string. */
+static bool is_closed(struct stls_slice behind) {
+  if (behind.len > 0 && (behind.ptr[0] == ')' || behind.ptr[0] == '(')) return true;
+  return behind.len > 1 && behind.ptr[0] == ' ' && may_follow(behind.ptr[1]);
+}
+
+/* Takes a quoted string that ends in the input, and has no escapes. 0 as above. */
+static size_t take_quoted(struct stls_imap_parser *parser, struct stls_slice input) {
+  size_t len = 1;
+  while (len < input.len && !quoted_ends[(unsigned char)input.ptr[len]]) len++;
+  if (len == input.len || input.ptr[len] != '"') return 0;
+  if (parser->loose && !is_closed(stls_slice_from(input, len + 1))) return 0;
+  add_node(parser, STLS_IMAP_STRING, stls_buffer_length(&parser->strings), len - 1);
+  keep(parser, stls_slice(input.ptr + 1, len - 1));
+  return len + 1;
+}
+
+/* }====== */
+
+static bool ends_code(const struct stls_imap_parser *parser, char c) {
+  return c == ']' && parser->in_code && depth(parser) == 0 && parser->brackets == 0;
+}
+
+/* What can't be taken as a whole, or is no value: the first byte decides what state is next. */
+static size_t begin_value(struct stls_imap_parser *parser, char c) {
   switch (c) {
-    case ' ': return 1;
-    case '(': open_list(parser); return 1;
-    case ')': close_list(parser); return 1;
     case '"':
       parser->hides = is_content(parser);
       begin_token(parser, LEX_QUOTED);
@@ -325,7 +438,7 @@ static size_t lex_value(struct stls_imap_parser *parser, struct stls_slice input
     case '\n': return take_line_end(parser, c);
     default: break;
   }
-  if (c == ']' && parser->in_code) {
+  if (ends_code(parser, c)) {
     end_code(parser);
     return 1;
   }
@@ -333,42 +446,60 @@ static size_t lex_value(struct stls_imap_parser *parser, struct stls_slice input
   return 0;
 }
 
-/* Bytes that may end an atom: blanks, line ends, delimiters, and brackets, which depend. */
-static bool may_end_atom(char c) {
+/* One value or parenthesis, no blank, or the beginning of one. */
+static size_t lex_one(struct stls_imap_parser *parser, struct stls_slice input) {
+  char c = input.ptr[0];
+  size_t len = 0;
   switch (c) {
-    case ' ':
-    case '(':
-    case ')':
-    case '\r':
-    case '\n':
+    case '(': open_list(parser); return 1;
+    case ')': close_list(parser); return 1;
     case '"':
-    case '{':
-    case '[':
-    case ']': return true;
-    default: return false;
+      if (!is_content(parser)) len = take_quoted(parser, input);
+      break;
+    case ']':
+    case '{': break;
+    default: len = take_atom(parser, input); break;
   }
+  return len > 0 ? len : begin_value(parser, c);
 }
 
-static size_t lex_atom(struct stls_imap_parser *parser, struct stls_slice input) {
-  size_t len = span(input, may_end_atom);
-  char c;
-  keep(parser, stls_slice(input.ptr, len));
-  if (len == input.len) return len;
-  c = input.ptr[len];
-  if (c == '[' || (c == ']' && !parser->in_code) || c == '"') {
-    keep(parser, stls_slice(&c, 1));
-    if (c == '[' && parser->is_fetch) parser->lexeme = LEX_SECTION;
-    return len + 1;
+/* It counts by itself, value by value, so that a limit is exceeded at the same byte always. */
+static size_t lex_value(struct stls_imap_parser *parser, struct stls_slice input) {
+  size_t used = 0;
+  while (used < input.len && parser->lexeme == LEX_VALUE && !parser->starts_new &&
+         parser->failure == STLS_ERROR_NONE) {
+    size_t len = input.ptr[used] == ' ' ? 1 : lex_one(parser, stls_slice_from(input, used));
+    count(parser, len);
+    used += len;
   }
+  return used;
+}
+
+/* A quote, brace or bracket in an atom: part of it, unless it ends a code or begins a literal. */
+static size_t lex_in_atom(struct stls_imap_parser *parser, char c) {
   if (c == '{' && stls_slice_equals(token_text(parser), "~")) { /* literal8, RFC 3516 4.4 */
     parser->strings.end--;
     parser->lexeme = LEX_VALUE;
-    return len;
+    return 0;
   }
-  if (c == '{') {
-    keep(parser, stls_slice(&c, 1));
-    return len + 1;
+  if (ends_code(parser, c) || (c == '"' && is_nil(token_text(parser)))) {
+    end_atom(parser);
+    return 0;
   }
+  keep(parser, stls_slice(&c, 1));
+  if (parser->in_code && c == '[') parser->brackets++;
+  if (parser->in_code && c == ']' && parser->brackets > 0) parser->brackets--;
+  if (c == '[' && parser->is_fetch && depth(parser) == 1) parser->lexeme = LEX_SECTION;
+  return 1;
+}
+
+static size_t lex_atom(struct stls_imap_parser *parser, struct stls_slice input) {
+  size_t len = 0;
+  while (len < input.len && atom_class(input.ptr[len]) == PLAIN) len++;
+  keep(parser, stls_slice(input.ptr, len));
+  if (len == input.len) return len;
+  if (atom_class(input.ptr[len]) == DEPENDS) return len + lex_in_atom(parser, input.ptr[len]);
+  parser->brackets = 0;
   end_atom(parser);
   return len;
 }
@@ -390,12 +521,68 @@ static bool ends_quoted(char c) {
   return c == '"' || c == '\\' || c == '\r' || c == '\n';
 }
 
+/* The quote ends the string at once, or once it is seen what follows. */
+static void close_quote(struct stls_imap_parser *parser) {
+  if (!parser->loose) {
+    end_string(parser);
+    return;
+  }
+  parser->closing = stls_buffer_length(&parser->strings);
+  keep(parser, stls_slice("\"", 1));
+  parser->lexeme = LEX_CLOSING;
+}
+
+/* It does: what was kept behind it, in case it did not, goes. */
+static void close_string(struct stls_imap_parser *parser) {
+  parser->strings.end = parser->strings.start + parser->closing;
+  end_string(parser);
+}
+
+/*
+ * Behind a quote, blanks and another quote. That one ends the string if it is followed by what
+ * may follow one, and else begins another string.
+ */
+static void lex_second_quote(struct stls_imap_parser *parser, char c) {
+  if (c == ' ' || c == ')') {
+    parser->closing++;
+    parser->lexeme = LEX_CLOSING;
+  } else {
+    close_string(parser);
+    begin_token(parser, LEX_QUOTED);
+  }
+}
+
+/*
+ * A quote that is neither followed by a parenthesis, nor by a blank and something that begins
+ * a value, was not the end: `"Terry "T" Gray"`, as some servers write. Takes only what is kept.
+ */
+static size_t lex_closing(struct stls_imap_parser *parser, struct stls_slice input) {
+  char c = input.ptr[0];
+  if (parser->lexeme == LEX_CLOSING_QUOTE) {
+    lex_second_quote(parser, c);
+    return 0;
+  }
+  if (c == ' ') {
+    parser->lexeme = LEX_CLOSING_BLANK;
+  } else if (parser->lexeme == LEX_CLOSING && c == '"') {
+    parser->lexeme = LEX_CLOSING_QUOTE;
+  } else {
+    bool closed = may_follow(c);
+    if (parser->lexeme == LEX_CLOSING) closed = c == '(' || c == ')' || c == '\r' || c == '\n';
+    if (closed) close_string(parser);
+    else parser->lexeme = LEX_QUOTED;
+    return 0;
+  }
+  keep(parser, stls_slice(&c, 1));
+  return 1;
+}
+
 static size_t lex_quoted(struct stls_imap_parser *parser, struct stls_slice input) {
   size_t len = span(input, ends_quoted);
   keep(parser, stls_slice(input.ptr, len));
   if (len == input.len) return len;
   switch (input.ptr[len]) {
-    case '"': end_string(parser); break;
+    case '"': close_quote(parser); break;
     case '\\': parser->lexeme = LEX_ESCAPED; break;
     default:
       fail(parser, STLS_ERROR_PROTOCOL, "the server's response has a line end in a quoted string");
@@ -405,8 +592,13 @@ static size_t lex_quoted(struct stls_imap_parser *parser, struct stls_slice inpu
 }
 
 static size_t lex_escaped(struct stls_imap_parser *parser, struct stls_slice input) {
-  keep(parser, stls_slice(input.ptr, 1));
+  char c = input.ptr[0];
   parser->lexeme = LEX_QUOTED;
+  if (c != '"' && c != '\\') { /* the server escapes nothing: take it as it stands */
+    keep(parser, stls_slice("\\", 1));
+    return 0;
+  }
+  keep(parser, stls_slice(&c, 1));
   return 1;
 }
 
@@ -510,6 +702,9 @@ static size_t lex(struct stls_imap_parser *parser, struct stls_slice input) {
     case LEX_SECTION: return lex_section(parser, input);
     case LEX_QUOTED: return lex_quoted(parser, input);
     case LEX_ESCAPED: return lex_escaped(parser, input);
+    case LEX_CLOSING:
+    case LEX_CLOSING_BLANK:
+    case LEX_CLOSING_QUOTE: return lex_closing(parser, input);
     case LEX_LITERAL_SIZE:
     case LEX_LITERAL_PLUS: return lex_literal_size(parser, input);
     case LEX_LITERAL_LINE: return lex_literal_line(parser, input);
@@ -521,6 +716,11 @@ static size_t lex(struct stls_imap_parser *parser, struct stls_slice input) {
 }
 
 /* }====== */
+
+static void keep_code(struct stls_imap_parser *parser, struct stls_slice text) {
+  stls_buffer_append_slice(&parser->code, text);
+  check_buffer(parser, &parser->code, "the server's response is longer than the limit allows");
+}
 
 static void record(struct stls_imap_parser *parser, const char *from, const char *to) {
   if (parser->records && to > from) stls_buffer_append(&parser->record, from, (size_t)(to - from));
@@ -534,12 +734,14 @@ enum stls_imap_result stls_imap_parser_feed(struct stls_imap_parser *parser,
   while (result == STLS_IMAP_MORE && parser->failure == STLS_ERROR_NONE &&
          (used < input.len || parser->lexeme == LEX_CONTENT)) {
     bool content = parser->lexeme == LEX_CONTENT, hidden = parser->hides;
+    bool counted = parser->lexeme == LEX_VALUE, in_code = parser->in_code;
     size_t len;
     if (content && used == input.len && parser->literal_left > 0) break;
     if (content) record(parser, input.ptr + from, input.ptr + used);
     len = lex(parser, stls_slice_from(input, used));
+    if (in_code) keep_code(parser, stls_slice(input.ptr + used, len));
     used += len;
-    if (!content) count(parser, len);
+    if (!content && !counted) count(parser, len);
     if (!hidden && parser->hides) record(parser, input.ptr + from, input.ptr + used);
     if (content || hidden || parser->hides) from = used;
     if (hidden && !parser->hides && parser->records) {
@@ -558,6 +760,8 @@ const struct stls_imap_response *stls_imap_parser_response(struct stls_imap_pars
   response->strings = stls_buffer_slice(&parser->strings).ptr;
   response->tag = stls_slice(response->strings, parser->tag_len);
   response->name = stls_slice(response->strings + parser->name_start, parser->name_len);
+  response->code = stls_buffer_slice(&parser->code);
+  if (response->code.len > 0) response->code.len--; /* the bracket that ends it */
   response->text = stls_slice(response->strings + parser->text_start, parser->text_len);
   response->nodes = node_count(parser) > 0 ? node_at(parser, 0) : NULL;
   response->node_count = node_count(parser);

@@ -47,7 +47,9 @@ struct stls_imap_response {
   bool has_number;        /* "* 23 EXISTS" */
   uint32_t number;
   bool is_status;         /* OK, NO, BAD, BYE, PREAUTH: nodes are the response code's */
+  struct stls_slice code; /* of a status: all between the brackets, as it stands */
   struct stls_slice text; /* of a status or continuation, for people */
+  bool utf8;              /* mailbox names are UTF-8, see stls_imap_parser_utf8 */
   size_t fresh;           /* CONTENT: the first node behind the literal handed out before */
   size_t weight;          /* against limits.reply: octets without content, and some per list */
   const char *strings;    /* what the nodes' offsets refer to */
@@ -77,6 +79,12 @@ void stls_imap_parser_free(struct stls_imap_parser *parser);
 
 /* Keeps the text of each response, without literals' octets, for a trace. */
 void stls_imap_parser_record(struct stls_imap_parser *parser);
+
+/*
+ * From the next response on, whether mailbox names are UTF-8 as they stand instead of modified
+ * UTF-7: after ENABLE UTF8=ACCEPT (RFC 9755) or IMAP4rev2 (RFC 9051 5.1). False at first.
+ */
+void stls_imap_parser_utf8(struct stls_imap_parser *parser, bool utf8);
 
 /* Takes what it can use off `input`; `*used_r` says how much that was. */
 enum stls_imap_result stls_imap_parser_feed(struct stls_imap_parser *parser,

@@ -11,6 +11,10 @@
  *  - of what is said in the clear, only "is the upgrade offered" is read;
  *  - the answer to the upgrade command must be the last thing heard in the clear;
  *  - credentials go out only on a channel that is encrypted and verified.
+ *
+ * With pinned capabilities nothing is waited for that the caller knows already: in the
+ * clear the upgrade is asked for before the greeting is there, inside of TLS nobody asks
+ * for capabilities. The rules above hold all the same.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -111,6 +115,11 @@ static bool may_upgrade_at_once(const struct stls_dialogue *d) {
   return may_upgrade_as_offered(d);
 }
 
+/* The upgrade was asked for before the greeting was there. */
+static bool has_asked_ahead(const struct stls_dialogue *d) {
+  return d->config->pinned && must_upgrade(d);
+}
+
 static bool knows_capabilities(const struct stls_dialogue *d) {
   return d->capabilities.known && !may_upgrade(d);
 }
@@ -175,7 +184,7 @@ static bool may_unbind(const struct stls_dialogue *d) {
 }
 
 static bool must_ask_again(const struct stls_dialogue *d) {
-  return d->config->protocol->retells && !d->login.retold;
+  return !d->config->pinned && d->config->protocol->retells && !d->login.retold;
 }
 
 /* }====== */
@@ -506,6 +515,19 @@ static const char *login_name(const struct stls_dialogue *d) {
   return d->login.mechanism ? d->login.mechanism->name : d->login.own;
 }
 
+/* RFC 2221: another server would know us. Whom to trust with a credential is not its to say. */
+static void hint_at_referral(struct stls_dialogue *d) {
+  const struct stls_imap_response *response =
+      d->parser ? stls_imap_parser_response(d->parser) : NULL;
+  struct stls_slice url;
+  if (!response || !d->facts.encrypted || strcmp(d->reply.status, "REFERRAL") != 0) return;
+  if (response->node_count < 2) return;
+  url = stls_imap_node_text(response, 1);
+  if (url.len > 512 || stls_login_repeats(d, url)) return;
+  stls_error_hint(&d->error, "the server refers to %.*s, which is not followed", (int)url.len,
+                  url.ptr);
+}
+
 static void fail_auth(struct stls_dialogue *d) {
   const char *detail = d->login.sasl ? stls_sasl_server_error(d->login.sasl) : "";
   if (stls_login_repeats(d, stls_slice_of(detail))) detail = STLS_LOGIN_WITHHELD;
@@ -516,6 +538,7 @@ static void fail_auth(struct stls_dialogue *d) {
   if (d->reply.code == 538 || strcmp(d->reply.status, "PRIVACYREQUIRED") == 0) {
     stls_error_hint(&d->error, "the server wants an encrypted connection for this");
   }
+  hint_at_referral(d);
 }
 
 static void fail_unproven(struct stls_dialogue *d) {
@@ -546,6 +569,7 @@ static const struct stls_row rows[] = {
     {GREETING, STLS_ON_PREAUTH, may_upgrade, GREETING, fail_preauth},
     {GREETING, STLS_ON_PREAUTH, knows_capabilities, READY, stls_dialogue_finish},
     {GREETING, STLS_ON_PREAUTH, NULL, AGAIN, ask_capabilities},
+    {GREETING, STLS_ON_POSITIVE, has_asked_ahead, UPGRADE, NULL},
     {GREETING, STLS_ON_POSITIVE, may_upgrade_at_once, UPGRADE, send_upgrade},
     {GREETING, STLS_ON_POSITIVE, knows_capabilities, DECIDE, NULL},
     {GREETING, STLS_ON_POSITIVE, NULL, CAPABILITIES, ask_capabilities},
@@ -594,9 +618,52 @@ const struct stls_table stls_opening_table = {"opening", state_names,
                                               sizeof state_names / sizeof state_names[0], rows,
                                               sizeof rows / sizeof rows[0]};
 
+/* They are parted by tabs, each in the form in which the protocol lists it. */
+static bool pin_capabilities(struct stls_dialogue *d) {
+  struct stls_slice rest = stls_slice_of(d->config->pinned), word;
+  stls_capabilities_clear(&d->capabilities);
+  d->capabilities.known = true;
+  while (rest.len > 0) {
+    const char *tab = memchr(rest.ptr, '\t', rest.len);
+    size_t len = tab ? (size_t)(tab - rest.ptr) : rest.len;
+    struct stls_slice entry = stls_slice(rest.ptr, len);
+    if (stls_slice_word(&entry, &word) &&
+        !stls_capabilities_add(&d->capabilities, word, stls_slice_trim(entry)))
+      return stls_dialogue_fail_buffer(d, &d->capabilities.entries, "list of capabilities");
+    rest = stls_slice_from(rest, tab ? len + 1 : len);
+  }
+  return true;
+}
+
+/* What can be said before the server has spoken. */
+static void begin_ahead(struct stls_dialogue *d) {
+  if (must_upgrade(d)) stls_dialogue_send_word(d, d->config->protocol->upgrade_verb);
+  else if (pin_capabilities(d)) d->state = DECIDE;
+}
+
 void stls_opening_begin(struct stls_dialogue *d) {
   stls_dialogue_begin(d, &stls_opening_table, GREETING, NULL);
-  if (!d->facts.upgraded) return;
-  d->state = CAPABILITIES;
+  d->awaits_greeting = !d->facts.upgraded;
+  if (d->config->pinned) {
+    begin_ahead(d);
+  } else if (d->facts.upgraded) {
+    d->state = CAPABILITIES;
+    ask_capabilities(d);
+  }
+}
+
+enum stls_read stls_opening_greeted(struct stls_dialogue *d) {
+  d->awaits_greeting = false;
+  if (d->state == GREETING) return STLS_READ_REPLY;
+  if (d->reply.class == STLS_ON_POSITIVE) return STLS_READ_MORE;
+  if (d->reply.class & (STLS_ON_REFUSAL | STLS_ON_BYE)) d->state = GREETING;
+  return STLS_READ_REPLY;
+}
+
+void stls_opening_again(struct stls_dialogue *d) {
+  d->heard = 0;
+  d->output.wipes = true;
+  d->encoder.line.wipes = true;
+  stls_dialogue_begin(d, &stls_opening_table, CAPABILITIES, NULL);
   ask_capabilities(d);
 }

@@ -63,9 +63,8 @@ static struct stls_slice find_timestamp(struct stls_slice text) {
   return stls_slice(from, (size_t)(to - from) + 1);
 }
 
-/* The greeting is the line that answers nothing. */
 static void read_greeting(struct stls_dialogue *d, struct stls_slice text) {
-  if (d->table != &stls_opening_table || d->flight.sent > 0) return;
+  if (!d->awaits_greeting) return;
   stls_buffer_append_slice(&d->timestamp, find_timestamp(text));
 }
 
@@ -110,6 +109,7 @@ static enum stls_read read_status(struct stls_dialogue *d, struct stls_slice lin
     return fail_line(d, line, "the server's line is not a POP3 answer");
   }
   read_text(reply, text);
+  if (d->awaits_greeting) return stls_opening_greeted(d);
   return d->reading_lines ? STLS_READ_MORE : STLS_READ_REPLY;
 }
 

@@ -28,6 +28,7 @@ struct stls_protocol {
   const char *upgrade_verb; /* "STARTTLS", which is also the capability; "STLS" */
   bool upgrade_unasked;     /* the upgrade may be tried before capabilities are asked for */
   bool goodbye_counts;      /* QUIT does something: its answer must come (RFC 1939 6) */
+  bool answers_each;        /* content is answered for each recipient (RFC 2033 4.2) */
   bool retells;             /* capabilities may change at authentication, and the OK tells them */
   const char *own_login;    /* the name of a login that isn't SASL, or NULL */
   const char *named_login;  /* of another, used only when the caller names it, or NULL */
@@ -45,7 +46,13 @@ struct stls_protocol {
   const struct stls_table *command_table;
 };
 
-extern const struct stls_protocol stls_smtp, stls_imap, stls_pop3;
+extern const struct stls_protocol stls_smtp, stls_lmtp, stls_imap, stls_pop3;
+
+/*
+ * opening.c: d->reply is the greeting. It answers nothing when something was said before it
+ * came (pinned capabilities): MORE; unless it is no friendly one.
+ */
+enum stls_read stls_opening_greeted(struct stls_dialogue *d);
 
 /* The protocol of this name, or NULL. */
 const struct stls_protocol *stls_protocol_named(const char *name);

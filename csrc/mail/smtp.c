@@ -1,5 +1,6 @@
 /*
- * mail/smtp.c - what is particular to SMTP: replies, EHLO, AUTH (RFC 5321, 3207, 4954).
+ * mail/smtp.c - what is particular to SMTP: replies, EHLO, AUTH (RFC 5321, 3207, 4954);
+ * and to LMTP, which differs in a few names and in its answers to content (RFC 2033).
  * Floor 2, mail wing: may rely on base/ and mail/ only.
  */
 #include <string.h>
@@ -91,10 +92,19 @@ static enum stls_read smtp_read(struct stls_dialogue *d) {
 
 /* {====== EHLO (RFC 5321 4.1.1.1) ====== */
 
-static void ask_capabilities(struct stls_dialogue *d) {
-  struct stls_arg args[] = {{STLS_ARG_ATOM, stls_slice_of("EHLO")},
+static void greet(struct stls_dialogue *d, const char *verb) {
+  struct stls_arg args[] = {{STLS_ARG_ATOM, stls_slice_of(verb)},
                             {STLS_ARG_ATOM, stls_slice_of(d->config->client_name)}};
   stls_dialogue_send(d, args, 2);
+}
+
+static void ask_capabilities(struct stls_dialogue *d) {
+  greet(d, "EHLO");
+}
+
+/* RFC 2033 4.1: the same by another name. */
+static void ask_lmtp_capabilities(struct stls_dialogue *d) {
+  greet(d, "LHLO");
 }
 
 /* "AUTH=PLAIN" is how some servers wrote AUTH before RFC 2554 was out. */
@@ -162,6 +172,24 @@ const struct stls_protocol stls_smtp = {
     .longest_command = 2048, /* RFC 5321 4.5.3.1.4 says 512, and each extension adds to it */
     .read = smtp_read,
     .ask_capabilities = ask_capabilities,
+    .learn_capabilities = learn_capabilities,
+    .offers_mechanism = offers_mechanism,
+    .takes_initial_response = takes_initial_response,
+    .command_table = &command_table,
+};
+
+const struct stls_protocol stls_lmtp = {
+    .name = "lmtp",
+    .sasl_service = "lmtp",
+    .alpn = NULL, /* none is registered */
+    .port = 24,   /* "any private mail system"; none is registered for LMTP */
+    .port_implicit = 24,
+    .answers_each = true,
+    .upgrade_verb = "STARTTLS",
+    .longest_auth = 512,     /* RFC 4954 4: the command line limit of RFC 5321 holds */
+    .longest_command = 2048, /* RFC 5321 4.5.3.1.4 says 512, and each extension adds to it */
+    .read = smtp_read,
+    .ask_capabilities = ask_lmtp_capabilities,
     .learn_capabilities = learn_capabilities,
     .offers_mechanism = offers_mechanism,
     .takes_initial_response = takes_initial_response,

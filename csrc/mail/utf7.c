@@ -5,6 +5,7 @@
  * Printable ASCII stands for itself, "&" is "&-", and everything else is UTF-16
  * in a base64 whose "/" is "," between "&" and "-".
  */
+#include "mail/charset.h"
 #include "mail/encoder.h"
 
 static const char base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,";
@@ -47,7 +48,7 @@ bool stls_utf7_encode(struct stls_slice mailbox, struct stls_buffer *out) {
   uint32_t point;
   while (mailbox.len > 0) {
     bool plain;
-    if (!stls_slice_take_utf8(&mailbox, &point)) return false;
+    if (!stls_utf8_take(&mailbox, &point)) return false;
     plain = point >= ' ' && point <= '~';
     if (plain && shifted) end_shift(&bits, out);
     if (!plain && !shifted) stls_buffer_append_char(out, '&');
@@ -60,36 +61,17 @@ bool stls_utf7_encode(struct stls_slice mailbox, struct stls_buffer *out) {
   return out->failure == STLS_BUFFER_OK;
 }
 
-static void put_utf8(uint32_t point, struct stls_buffer *out) {
-  if (point < 0x80) {
-    stls_buffer_append_char(out, (char)point);
-    return;
-  }
-  if (point < 0x800) {
-    stls_buffer_append_char(out, (char)(0xc0 | point >> 6));
-  } else {
-    if (point < 0x10000) {
-      stls_buffer_append_char(out, (char)(0xe0 | point >> 12));
-    } else {
-      stls_buffer_append_char(out, (char)(0xf0 | point >> 18));
-      stls_buffer_append_char(out, (char)(0x80 | (point >> 12 & 0x3f)));
-    }
-    stls_buffer_append_char(out, (char)(0x80 | (point >> 6 & 0x3f)));
-  }
-  stls_buffer_append_char(out, (char)(0x80 | (point & 0x3f)));
-}
-
 /* Adds one UTF-16 unit; `*high` keeps the first half of a surrogate pair. */
 static bool take_unit(uint32_t unit, uint32_t *high, struct stls_buffer *out) {
   if (*high) {
     if (unit < 0xdc00 || unit > 0xdfff) return false;
-    put_utf8(0x10000 + ((*high - 0xd800) << 10) + (unit - 0xdc00), out);
+    stls_utf8_put(0x10000 + ((*high - 0xd800) << 10) + (unit - 0xdc00), out);
     *high = 0;
   } else if (unit >= 0xd800 && unit < 0xdc00) {
     *high = unit;
   } else {
     if (unit >= 0xdc00 && unit < 0xe000) return false;
-    put_utf8(unit, out);
+    stls_utf8_put(unit, out);
   }
   return true;
 }

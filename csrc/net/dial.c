@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define ATTEMPT_DELAY 0.25 /* seconds, RFC 8305 5 */
@@ -80,6 +81,19 @@ struct stls_dial *stls_dial_new(const struct addrinfo *addresses, struct stls_er
   return dial;
 }
 
+struct stls_dial *stls_dial_new_unix(const char *path, struct stls_error *error) {
+  struct sockaddr_un address;
+  struct addrinfo info;
+  memset(&address, 0, sizeof address);
+  memset(&info, 0, sizeof info);
+  address.sun_family = AF_UNIX;
+  snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+  info.ai_family = AF_UNIX;
+  info.ai_addr = (struct sockaddr *)&address;
+  info.ai_addrlen = sizeof address;
+  return stls_dial_new(&info, error);
+}
+
 int stls_dial_fd(const struct stls_dial *dial) {
   return dial->watch;
 }
@@ -146,6 +160,11 @@ static bool check_attempts(struct stls_dial *dial) {
 
 static void describe(const struct attempt *attempt, char *text, size_t size) {
   char host[INET6_ADDRSTRLEN] = "?", port[8] = "?";
+  if (attempt->address.ss_family == AF_UNIX) {
+    const struct sockaddr_un *local = (const struct sockaddr_un *)(const void *)&attempt->address;
+    snprintf(text, size, "%s", local->sun_path);
+    return;
+  }
   getnameinfo((const struct sockaddr *)&attempt->address, attempt->len, host, sizeof host, port,
               sizeof port, NI_NUMERICHOST | NI_NUMERICSERV);
   snprintf(text, size, attempt->address.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);

@@ -19,6 +19,10 @@ struct stls_dial;
 /* Begins with a copy of the addresses. NULL: the error is set. */
 struct stls_dial *stls_dial_new(const struct addrinfo *addresses, struct stls_error *error);
 
+/* The same with a Unix socket: `path` has at most STLS_DIAL_PATH_MAX bytes. */
+#define STLS_DIAL_PATH_MAX 107
+struct stls_dial *stls_dial_new_unix(const char *path, struct stls_error *error);
+
 /* Readable when an attempt has ended. */
 int stls_dial_fd(const struct stls_dial *dial);
 

@@ -20,19 +20,19 @@
 #include "net/hostname.h"
 #include "net/resolve.h"
 
-#define CLOSING_MAX 4 /* descriptors: look-up, dial, connection */
+#define CLOSING_MAX 4  /* descriptors: look-up, dial, connection */
+#define STRINGS_MAX 13 /* those that copy_strings names, and a new identity beside the old one */
 
 enum phase { UNBORN, RESOLVING, DIALING, HANDSHAKING, TALKING, CLOSED };
 
 struct stls_session {
   struct stls_session_config config;
   struct stls_dialogue_config dialogue_config;
-  char *strings[9]; /* copies that the configuration points to */
-  size_t string_count;
+  char *strings[STRINGS_MAX];    /* copies that the configuration points to, or NULL */
   char host[STLS_HOSTNAME_SIZE]; /* A-labels or address */
   char name[STLS_HOSTNAME_SIZE]; /* whom the certificate must name */
   char client_name[STLS_HOSTNAME_SIZE];
-  char address[80];
+  char address[STLS_DIAL_PATH_MAX + 1];
 
   enum phase phase;
   struct stls_resolve *resolve;
@@ -51,6 +51,7 @@ struct stls_session {
   double wake_at;     /* when to end a wait while listening; 0: never */
   int closing[CLOSING_MAX];
   size_t closing_count;
+  size_t unanswered; /* messages, when the dialogue came to its end */
   struct stls_error error;
   struct stls_trace trace;
 };
@@ -59,18 +60,48 @@ struct stls_session {
 
 /* Copies a string that outlives the caller's; NULL stays NULL. */
 static bool keep_string(struct stls_session *session, const char **text) {
+  size_t i = 0;
   if (!*text) return true;
-  *text = session->strings[session->string_count] = strdup(*text);
-  if (*text) session->string_count++;
+  while (session->strings[i]) i++;
+  *text = session->strings[i] = strdup(*text);
   return *text != NULL;
+}
+
+/* Frees the copy that `text` points to, if it does. */
+static void drop_string(struct stls_session *session, const char **text) {
+  size_t i;
+  for (i = 0; i < STRINGS_MAX; i++) {
+    if (!*text || session->strings[i] != *text) continue;
+    free(session->strings[i]);
+    session->strings[i] = NULL;
+  }
+  *text = NULL;
+}
+
+static void drop_strings(struct stls_session *session, const char **user, const char **authzid,
+                         const char **mechanisms) {
+  drop_string(session, user);
+  drop_string(session, authzid);
+  drop_string(session, mechanisms);
 }
 
 static bool copy_strings(struct stls_session *session) {
   struct stls_session_config *config = &session->config;
   return keep_string(session, &config->protocol) && keep_string(session, &config->host) &&
-         keep_string(session, &config->client_name) && keep_string(session, &config->user) &&
-         keep_string(session, &config->authzid) && keep_string(session, &config->mechanisms) &&
+         keep_string(session, &config->path) && keep_string(session, &config->client_name) &&
+         keep_string(session, &config->user) && keep_string(session, &config->authzid) &&
+         keep_string(session, &config->mechanisms) && keep_string(session, &config->pinned) &&
          keep_string(session, &config->server_name) && keep_string(session, &config->tls_priority);
+}
+
+static void fill_identity(struct stls_session *session) {
+  const struct stls_session_config *config = &session->config;
+  struct stls_dialogue_config *to = &session->dialogue_config;
+  to->user = config->user;
+  to->authzid = config->authzid;
+  to->mechanisms = config->mechanisms;
+  to->has_password = config->has_password;
+  to->has_token = config->has_token;
 }
 
 static void fill_dialogue_config(struct stls_session *session,
@@ -83,15 +114,12 @@ static void fill_dialogue_config(struct stls_session *session,
   to->host = config->host;
   to->port = config->port;
   to->client_name = config->client_name;
-  to->user = config->user;
-  to->authzid = config->authzid;
-  to->mechanisms = config->mechanisms;
-  to->has_password = config->has_password;
-  to->has_token = config->has_token;
+  to->pinned = config->pinned;
   to->has_certificate = config->has_certificate;
   to->utf8 = config->utf8;
   to->binding = config->binding;
   to->limits = config->limits;
+  fill_identity(session);
 }
 
 /* NULL, or what can't be. */
@@ -103,6 +131,7 @@ static const char *check(struct stls_session *session, const struct stls_protoco
   if (config->server_name) reason = stls_hostname_to_ascii(config->server_name, session->name);
   else memcpy(session->name, session->host, sizeof session->name);
   if (reason) return "server_name is no host name";
+  if (config->path && strlen(config->path) > STLS_DIAL_PATH_MAX) return "path is too long";
   if (config->tls_priority && !stls_tls_priority_is_valid(config->tls_priority, &at)) {
     return "tls_priority is not a GnuTLS priority string";
   }
@@ -163,11 +192,18 @@ static void end_connecting(struct stls_session *session) {
 static void tear_down(struct stls_session *session) {
   end_connecting(session);
   close_later(session, stls_channel_end(&session->channel));
+  if (session->dialogue) session->unanswered = stls_dialogue_unanswered(session->dialogue);
   stls_dialogue_free(session->dialogue);
   session->dialogue = NULL;
   stls_buffer_free(&session->binding);
   session->phase = CLOSED;
   session->events = 0;
+}
+
+/* Losing the session now may leave a message's fate in the dark. */
+static void note_delivery(struct stls_session *session) {
+  if (session->dialogue && stls_dialogue_unanswered(session->dialogue) > 0)
+    session->error.unknown = true;
 }
 
 void stls_session_close(struct stls_session *session, enum stls_error_kind kind) {
@@ -178,6 +214,7 @@ void stls_session_close(struct stls_session *session, enum stls_error_kind kind)
                  kind == STLS_ERROR_CANCELLED
                      ? "the operation was cancelled, and with it the session"
                      : "the session is closed");
+  note_delivery(session);
   tear_down(session);
 }
 
@@ -187,7 +224,7 @@ void stls_session_free(struct stls_session *session) {
   if (!session) return;
   tear_down(session);
   while ((fd = stls_session_take_closing(session)) >= 0) close(fd);
-  for (i = 0; i < session->string_count; i++) free(session->strings[i]);
+  for (i = 0; i < STRINGS_MAX; i++) free(session->strings[i]);
   stls_tls_trust_unref(session->config.trust);
   stls_error_free(&session->error);
   stls_trace_free(&session->trace);
@@ -251,11 +288,6 @@ static void tell_too_late(struct stls_session *session) {
   }
 }
 
-/* Losing the session now may leave a message's fate in the dark. */
-static void note_delivery(struct stls_session *session) {
-  session->error.unknown = session->dialogue && stls_dialogue_delivery_unknown(session->dialogue);
-}
-
 static bool is_too_late(struct stls_session *session, double now) {
   if (now < patience_ends(session)) return false;
   tell_too_late(session);
@@ -288,6 +320,30 @@ static enum stls_step wait_for(struct stls_session *session, unsigned events) {
 
 void stls_session_begun(struct stls_session *session) {
   session->begun_at = session->progress_at = stls_clock_now();
+  session->wake_at = 0;
+}
+
+/* The credentials themselves are asked for again, and go only where opening.c lets them. */
+bool stls_session_authenticate(struct stls_session *session,
+                               const struct stls_session_identity *who) {
+  struct stls_session_config *config = &session->config;
+  struct stls_session_identity kept = *who;
+  if (!keep_string(session, &kept.user) || !keep_string(session, &kept.authzid) ||
+      !keep_string(session, &kept.mechanisms)) {
+    drop_strings(session, &kept.user, &kept.authzid, &kept.mechanisms);
+    return false;
+  }
+  drop_strings(session, &config->user, &config->authzid, &config->mechanisms);
+  config->user = kept.user;
+  config->authzid = kept.authzid;
+  config->mechanisms = kept.mechanisms;
+  config->has_password = kept.has_password;
+  config->has_token = kept.has_token;
+  fill_identity(session);
+  session->dialogue_config.pinned = NULL; /* known of the first login, and of that alone */
+  stls_dialogue_authenticate(session->dialogue);
+  stls_session_begun(session);
+  return true;
 }
 
 void stls_session_wake(struct stls_session *session, double seconds) {
@@ -306,7 +362,12 @@ void stls_session_open(struct stls_session *session) {
   enter(session, RESOLVING);
   session->phase_at = session->progress_at;
   stls_session_begun(session);
-  session->resolve = stls_resolve_new(session->host, session->config.port, &session->error);
+  if (session->config.path) {
+    session->dial = stls_dial_new_unix(session->config.path, &session->error);
+    session->phase = DIALING;
+  } else {
+    session->resolve = stls_resolve_new(session->host, session->config.port, &session->error);
+  }
 }
 
 /* RFC 5321 4.1.3: a client without a name of its own says its address. */
@@ -361,8 +422,10 @@ static enum stls_io resolve(struct stls_session *session) {
 }
 
 static enum stls_io dial(struct stls_session *session) {
-  char text[128];
-  enum stls_io io = stls_dial_step(session->dial, stls_clock_now(), &session->error);
+  char text[128 + STLS_DIAL_PATH_MAX];
+  enum stls_io io;
+  if (!session->dial) return STLS_IO_FAILED;
+  io = stls_dial_step(session->dial, stls_clock_now(), &session->error);
   if (io != STLS_IO_OK) return io;
   stls_channel_init(&session->channel,
                     stls_dial_take(session->dial, session->address, sizeof session->address));
@@ -508,6 +571,7 @@ static enum stls_step talk(struct stls_session *session, struct stls_event *even
         if (!compress(session)) return fail(session);
         continue;
       case STLS_NEED_CONTENT: return STLS_STEP_CONTENT;
+      case STLS_NEED_MESSAGE: return STLS_STEP_MESSAGE;
       case STLS_NEED_CREDENTIAL: return STLS_STEP_CREDENTIAL;
       case STLS_NEED_CARE: return STLS_STEP_CARE;
       case STLS_NEED_NOTHING: return STLS_STEP_DONE;
@@ -527,10 +591,18 @@ static bool is_overdue(struct stls_session *session, double now) {
   return true;
 }
 
+/* What the server has decided is not to be lost because its time is over just now. */
+static bool is_verdict(enum stls_step step, const struct stls_event *event) {
+  return step == STLS_STEP_CARE &&
+         (event->type == STLS_EVENT_REPLY || event->type == STLS_EVENT_RECIPIENT ||
+          event->type == STLS_EVENT_REFUSED);
+}
+
 /* Looks at the clock only where it matters: an event in a busy stream need not. */
-static bool is_out_of_time(struct stls_session *session) {
+static bool is_out_of_time(struct stls_session *session, enum stls_step step,
+                           const struct stls_event *event) {
   double now;
-  if (is_listening(session)) return false;
+  if (is_listening(session) || is_verdict(step, event)) return false;
   if (!session->waits && session->config.deadline <= 0) return false;
   now = stls_clock_now();
   return is_overdue(session, now) || (session->waits && is_too_late(session, now));
@@ -548,8 +620,10 @@ enum stls_step stls_session_step(struct stls_session *session, struct stls_event
   enum phase phase;
   double now = stls_clock_now();
   if (session->phase == UNBORN || session->error.kind != STLS_ERROR_NONE) return fail(session);
-  /* The time that the caller takes for itself is not the server's. */
+  /* The time that the caller takes for itself is not the server's; that in which the server
+   * may be silent counts for nothing at all. */
   if (!session->waits) session->progress_at = now;
+  if (is_listening(session)) session->begun_at = session->progress_at = now;
   do { /* as long as one phase leads to another */
     phase = session->phase;
     step = is_connecting(session) ? connect_step(session) : talk(session, event_r);
@@ -557,7 +631,7 @@ enum stls_step stls_session_step(struct stls_session *session, struct stls_event
   session->waits = step == STLS_STEP_WAIT;
   if (step == STLS_STEP_DONE || step == STLS_STEP_FAILED) return step;
   if (is_to_wake(session)) return STLS_STEP_WAKE;
-  return is_out_of_time(session) ? fail(session) : step;
+  return is_out_of_time(session, step, event_r) ? fail(session) : step;
 }
 
 /* }====== */
@@ -599,6 +673,10 @@ bool stls_session_is_compressed(const struct stls_session *session) {
 
 bool stls_session_is_closed(const struct stls_session *session) {
   return session->phase == CLOSED || session->error.kind != STLS_ERROR_NONE;
+}
+
+size_t stls_session_unanswered(const struct stls_session *session) {
+  return session->unanswered;
 }
 
 void stls_session_security(struct stls_session *session, struct stls_security *security_r) {

@@ -20,10 +20,12 @@
 struct stls_session_config {
   const char *protocol; /* "smtp", "imap", "pop3" */
   const char *host;     /* name or address; UTF-8 */
+  const char *path;     /* of a Unix socket to connect to, not to `host`; or NULL */
   unsigned port;        /* 0: the protocol's, for the way on the wire */
   enum stls_tls_mode tls;
   const char *client_name;                 /* EHLO; NULL: the local address in brackets */
   const char *user, *authzid, *mechanisms; /* see mail/dialogue.h; NULL where not given */
+  const char *pinned;
   bool has_password, has_token;
   enum stls_binding_policy binding;
   bool insecure_auth, insecure_no_verify;
@@ -46,6 +48,7 @@ enum stls_step {
   STLS_STEP_CREDENTIAL, /* stls_dialogue_credential on the dialogue, then step again */
   STLS_STEP_CONTENT,    /* stls_dialogue_content or _content_end, then step again */
   STLS_STEP_WAKE,       /* the time asked for with stls_session_wake has come */
+  STLS_STEP_MESSAGE,    /* stls_dialogue_message or _no_message, then step again */
   STLS_STEP_DONE,       /* the operation is over */
   STLS_STEP_FAILED      /* stls_session_error; the session is closed */
 };
@@ -73,6 +76,19 @@ void stls_session_open(struct stls_session *session);
 
 /* The dialogue to begin other operations on; NULL before the connection and after the end. */
 struct stls_dialogue *stls_session_dialogue(struct stls_session *session);
+
+/* Who we are, where that changes after the session was made. */
+struct stls_session_identity {
+  const char *user, *authzid, *mechanisms;
+  bool has_password, has_token;
+};
+
+/*
+ * Begins another authentication on the connection, from asking for the capabilities on. Copies
+ * the strings. False when out of memory; then nothing has begun.
+ */
+bool stls_session_authenticate(struct stls_session *session,
+                               const struct stls_session_identity *who);
 
 /* To be called when an operation was begun on the dialogue: its time runs from here. */
 void stls_session_begun(struct stls_session *session);
@@ -122,6 +138,9 @@ bool stls_session_is_compressed(const struct stls_session *session);
 /* Whether the server answered an operation with a goodbye, or we closed. */
 bool stls_session_is_closed(const struct stls_session *session);
 
+/* When it has failed: how many messages' ends were sent whose answers had not come. */
+size_t stls_session_unanswered(const struct stls_session *session);
+
 struct stls_security {
   bool encrypted, verified;
   enum stls_tls_mode mode;    /* how it came to be encrypted: STARTTLS or IMPLICIT */
@@ -137,7 +156,7 @@ void stls_session_security(struct stls_session *session, struct stls_security *s
 /* The peer's certificate; see stls_tls_certificate. */
 bool stls_session_certificate(struct stls_session *session, struct stls_certificate *certificate_r);
 
-/* Where it is connected to, as "192.0.2.1:587", or "". */
+/* Where it is connected to, as "192.0.2.1:587" or a path, or "". */
 const char *stls_session_address(const struct stls_session *session);
 unsigned stls_session_port(const struct stls_session *session);
 

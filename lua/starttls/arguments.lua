@@ -14,6 +14,12 @@ function arguments.of(...)
   return self
 end
 
+--- Begins without words: arguments of a command that the core writes itself.
+-- @param name  what raised errors call it
+function arguments.named(name)
+  return setmetatable({ name = name }, Arguments)
+end
+
 --- Adds one argument.
 -- @param kind   "atom", "mailbox", "set", ...
 -- @param value  a string; raises for anything else

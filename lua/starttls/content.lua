@@ -99,57 +99,87 @@ function content.with_crlf(source)
   end
 end
 
---- Counts a source's octets by reading it to its end.
+--- Reads a source to its end.
+-- @return its octets, and whether a NUL is among them; or nil and an error
 local function measure(source)
-  local size = 0
+  local size, has_nul = 0, false
   while true do
     local piece, err = source()
     if err then return nil, err end
-    if not piece then return size end
+    if not piece then return size, has_nul end
     size = size + #piece
+    has_nul = has_nul or piece:find("\0", 1, true) ~= nil
   end
 end
 
---- Writes a source into a temporary file, so that its size is known.
-local function spool(source)
+--- Writes a source into a temporary file, so that its size is known and it can be read again.
+-- @return the file, at its beginning, and its size; or nil and an error
+function content.spool(source)
   local file, err = io.tmpfile()
   if not file then return nil, err end
-  while true do
+  repeat
     local piece
     piece, err = source()
+    if piece and not err then err = select(2, file:write(piece)) end
     if err then
       file:close()
       return nil, err
     end
-    if not piece then break end
-    local written
-    written, err = file:write(piece)
-    if not written then
-      file:close()
-      return nil, err
-    end
-  end
+  until not piece
   local size = file:seek "end"
   file:seek "set"
-  return function() return file:read(piece_size) end, size
+  return file, size
 end
 
---- A source with CRLF line ends, and its size, which IMAP wants to know beforehand.
--- Reads a file twice; spools what can't be read twice into a temporary file.
--- @return source, size; or nil and an error
-function content.measured(message, what)
-  local source = content.source(message, what)
-  if type(message) == "string" then
-    local text = content.with_crlf(source)
-    local first, rest = text() or "", text() or ""
-    return content.source(first .. rest, what)
+--- A string with CRLF line ends.
+local function text_with_crlf(text)
+  local source = content.with_crlf(content.source(text))
+  return (source() or "") .. (source() or "")
+end
+
+--- A source of a file from a place on, wherever else it was read in the meantime.
+local function source_from(file, start)
+  local read, begun = content.source(file), false
+  return function()
+    if not begun then file:seek("set", start) end
+    begun = true
+    return read()
   end
-  local start = is_open_file(message) and message:seek()
-  if not start then return spool(content.with_crlf(source)) end
-  local size, err = measure(content.with_crlf(source))
-  if not size then return nil, err end
-  message:seek("set", start)
-  return content.with_crlf(source), size
+end
+
+local function measured_file(file, start, as_is)
+  local function source()
+    local plain = source_from(file, start)
+    return as_is and plain or content.with_crlf(plain)
+  end
+  local size, has_nul = measure(source())
+  if not size then return nil, has_nul end
+  if has_nul and not as_is then return measured_file(file, start, true) end
+  file:seek("set", start)
+  return source(), size, has_nul
+end
+
+--- A source with CRLF line ends, and its size, which IMAP wants to know beforehand. What has a
+-- NUL octet is binary: its line ends are left alone.
+-- Reads a file twice; spools what can't be read twice into a temporary file.
+-- @param as_is  true: leave line ends alone anyhow
+-- @return source, size, whether it has a NUL; or nil and an error
+function content.measured(message, what, as_is)
+  local source, size = content.source(message, what)
+  if size then
+    local has_nul = message:find("\0", 1, true) ~= nil
+    if as_is or has_nul then return source, size, has_nul end
+    local text = text_with_crlf(message)
+    return content.source(text), #text, false
+  end
+  local file, start = message, is_open_file(message) and message:seek()
+  if not start then
+    local err
+    file, err = content.spool(source)
+    if not file then return nil, err end
+    start = 0
+  end
+  return measured_file(file, start, as_is)
 end
 
 return content

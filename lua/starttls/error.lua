@@ -5,13 +5,15 @@
 --   kind       resolve connect timeout closed tls certificate downgrade injection auth
 --              rejected unsupported protocol limit cancelled busy
 --   message    one line for a person
---   during     the phase: connect greeting capabilities starttls handshake auth mail rcpt
---              data content delivery, or a command's name
+--   during     the phase: connect greeting capabilities starttls handshake auth envelope mail
+--              rcpt data content delivery, or a command's name
 --   temporary  true when it is worth trying again later
 --   hint       what to do about it, when we can tell
 --   code       SMTP reply code; status: enhanced status or response code; text: the
 --              server's words - where the server spoke
+--   reply      the reply to a command that was refused, with its response code's fields
 --   delivery   "unknown" when a message's end was sent and no answer came
+--   done, copied  what an IMAP call of several commands had done before one of them failed
 -- `tostring(err)` is one line with all of that, and `..` works on it.
 local core = require "starttls.core"
 
@@ -54,6 +56,17 @@ function errors.new(fields)
   return setmetatable(fields, metatable)
 end
 
+--- A copy of an error that says more: the same one may have been given to others.
+-- @param err   the error
+-- @param tell  function(fields): changes the copy's fields
+-- @return the copy
+function errors.with(err, tell)
+  local fields = {}
+  for name, value in pairs(err) do fields[name] = value end
+  tell(fields)
+  return errors.new(fields)
+end
+
 --- Makes an error from a server's reply.
 -- @param kind     e.g. "rejected"
 -- @param during   the phase
@@ -63,7 +76,7 @@ end
 function errors.from_reply(kind, during, message, reply)
   return errors.new {
     kind = kind, during = during, message = message,
-    code = reply.code, status = reply.status, text = reply.text,
+    code = reply.code, status = reply.status, text = reply.text, reply = reply,
     temporary = reply.class == "transient",
   }
 end

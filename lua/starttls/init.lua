@@ -1,4 +1,4 @@
---- starttls: mail sessions over SMTP, IMAP and POP3 that are encrypted, verified
+--- starttls: mail sessions over SMTP, LMTP, IMAP and POP3 that are encrypted, verified
 -- and authenticated, or a clear error.
 --
 -- The protocols are modules of their own, loaded when they are first used:
@@ -6,7 +6,7 @@
 -- May rely on nothing but them.
 local starttls = { _VERSION = "starttls scm" }
 
-local modules = { smtp = true, imap = true, pop3 = true, error = true }
+local modules = { smtp = true, lmtp = true, imap = true, pop3 = true, error = true }
 
 return setmetatable(starttls, {
   __index = function(_, name)

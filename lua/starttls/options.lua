@@ -10,7 +10,7 @@ local options = {}
 --- The options that all protocols share: name -> allowed types.
 -- Documented in README.md, "Options".
 local common = {
-  host = "string", port = "number", tls = "string",
+  host = "string", port = "number", path = "string", tls = "string",
   user = "string", password = "string function", token = "string function",
   authzid = "string", sasl = "string table", channel_binding = "string",
   timeout = "number", connect_timeout = "number", deadline = "number",
@@ -46,7 +46,7 @@ end
 
 --- Texts whose form only the server, or the system, would complain of otherwise.
 local function check_texts(given)
-  for _, name in ipairs { "ca_file", "ca_path", "client_cert", "client_key" } do
+  for _, name in ipairs { "path", "ca_file", "ca_path", "client_cert", "client_key" } do
     local path = given[name]
     if path and path:find("\0", 1, true) then misuse("option '%s' has a NUL", name) end
   end
@@ -60,7 +60,11 @@ local function check_texts(given)
 end
 
 --- What `on` may have: functions for what an IMAP server says unasked.
-local handler_names = { alert = true, exists = true, expunge = true, fetch = true, bye = true }
+local handler_names = {
+  alert = true, bye = true, exists = true, expunge = true, fetch = true, flags = true, list = true,
+  metadata = true, overflow = true, progress = true, recent = true, referral = true, search = true,
+  status = true, vanished = true,
+}
 
 local function check_handlers(on)
   for name, handler in pairs(on) do
@@ -144,19 +148,91 @@ local function check_credentials(given, tls)
   end
 end
 
+--- Capabilities that the caller knows beforehand, parted by tabs.
+local function pinned_list(given, tls)
+  if given.eager == nil then return nil end
+  if tls ~= "starttls" and tls ~= "implicit" then
+    misuse("option 'eager' needs tls = \"starttls\" or \"implicit\"")
+  end
+  if not (given.password or given.token or given.sasl or given.client_cert) then
+    misuse("option 'eager' needs credentials")
+  end
+  for _, line in ipairs(given.eager) do
+    if type(line) ~= "string" or line:find "[%c]" or not line:find "^%S" then
+      misuse("option 'eager' must have capabilities as the server lists them")
+    end
+  end
+  if #given.eager == 0 then misuse("option 'eager' names no capability") end
+  return table.concat(given.eager, "\t")
+end
+
 local function default_tls(given)
-  return given.tls or (implicit_ports[given.port] and "implicit" or "starttls")
+  if given.tls then return given.tls end
+  if given.path then return "none" end -- nobody is in between on a Unix socket
+  return implicit_ports[given.port] and "implicit" or "starttls"
+end
+
+--- Where to connect to: a host, or the path of a Unix socket.
+local function check_place(given)
+  if not given.path then
+    if not given.host then misuse("option 'host' is missing") end
+  elseif given.port then
+    misuse("options 'path' and 'port' exclude each other")
+  elseif given.path == "" then
+    misuse("option 'path' is empty")
+  end
 end
 
 --- Copies what the core reads as it is.
 local copied = {
-  "host", "port", "user", "authzid", "channel_binding", "timeout", "connect_timeout", "deadline",
+  "port", "path", "channel_binding", "timeout", "connect_timeout", "deadline",
   "server_name", "tls_priority", "loop", "limits", "insecure_auth", "insecure_no_verify",
   "client_name", "utf8",
 }
 
+--- What decides where credentials may go, for as long as the session lives.
+-- @param given  the caller's table, checked
+function options.policy(given)
+  return {
+    tls = default_tls(given), client_cert = given.client_cert,
+    insecure_auth = given.insecure_auth, insecure_no_verify = given.insecure_no_verify,
+  }
+end
+
+local identity_names = { user = true, password = true, token = true, authzid = true, sasl = true }
+
+--- Who we are, as core session:authenticate() takes it.
+local function identity_of(given)
+  return {
+    user = given.user, authzid = given.authzid, sasl = mechanism_list(given.sasl),
+    has_password = given.password ~= nil, has_token = given.token ~= nil,
+  }
+end
+
+--- Checks who is to be logged in on a session that is open.
+-- @param given   user, password, token, authzid, sasl
+-- @param policy  from options.policy
+-- @return what core session:authenticate() takes. Raises on misuse.
+function options.identity(given, policy)
+  if type(given) ~= "table" then misuse("authenticate() takes a table of options") end
+  local all = {}
+  for name, value in pairs(given) do
+    if not identity_names[name] then misuse("unknown option '%s'", tostring(name)) end
+    all[name] = value
+  end
+  check_types(given, {})
+  check_texts(given)
+  if not (given.user or given.password or given.token or given.sasl) then
+    misuse("there is nothing to authenticate with")
+  end
+  local identity = identity_of(given)
+  for name, value in pairs(policy) do all[name] = value end
+  check_credentials(all, policy.tls)
+  return identity
+end
+
 --- Checks the options given to connect() and makes what starttls.core.new takes.
--- @param protocol  "smtp", "imap" or "pop3"
+-- @param protocol  "smtp", "lmtp", "imap" or "pop3"
 -- @param given     the caller's table
 -- @param extra     options that only this protocol has: name -> types
 -- @return the core's configuration, or nil and an error when certificates can't be loaded.
@@ -164,7 +240,7 @@ local copied = {
 function options.check(protocol, given, extra)
   if type(given) ~= "table" then misuse("connect() takes a table of options") end
   check_types(given, extra)
-  if not given.host then misuse("option 'host' is missing") end
+  check_place(given)
   check_texts(given)
   if given.on then check_handlers(given.on) end
   if given.limits then check_limits(given.limits) end
@@ -174,14 +250,13 @@ function options.check(protocol, given, extra)
   end
   local tls = default_tls(given)
   check_credentials(given, tls)
-  local config = {
-    protocol = protocol, tls = tls, sasl = mechanism_list(given.sasl),
-    has_password = given.password ~= nil, has_token = given.token ~= nil,
-    has_certificate = given.client_cert ~= nil,
-    trace = given.trace ~= nil, alpn = given.alpn ~= false,
-  }
+  local config = identity_of(given)
+  config.protocol, config.tls, config.pinned = protocol, tls, pinned_list(given, tls)
+  config.has_certificate = given.client_cert ~= nil
+  config.trace, config.alpn = given.trace ~= nil, given.alpn ~= false
   check_apop(protocol, tls, config.sasl)
   for _, name in ipairs(copied) do config[name] = given[name] end
+  config.host = given.host or "localhost"
   if tls ~= "none" then
     local err
     config.trust, err = trust.load(given)

@@ -17,7 +17,7 @@ local pop3 = { download = require "starttls.pop3.download" }
 --               begins before authentication. Fails where the server does not list UTF8.
 -- @return a session, or nil and an error
 function pop3.connect(given)
-  local self, err = session.connect(Pop3, given, { utf8 = "boolean" })
+  local self, err = session.connect(Pop3, given, { utf8 = "boolean", eager = "table" })
   if self then self.user = given.user end
   return self, err
 end

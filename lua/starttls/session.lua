@@ -15,10 +15,11 @@ local Session = {}
 Session.__index = Session
 
 --- Makes a class of sessions.
--- @param protocol  "smtp", "imap" or "pop3"
+-- @param protocol  "smtp", "lmtp", "imap" or "pop3"
+-- @param parent    optional: a class whose methods it has, too
 -- @return the class, whose methods the caller adds
-function session.class(protocol)
-  local class = setmetatable({ protocol = protocol }, Session)
+function session.class(protocol, parent)
+  local class = setmetatable({ protocol = protocol }, parent or Session)
   class.__index = class
   class.__name = "starttls." .. protocol
   class.__close = Session.close
@@ -43,6 +44,24 @@ local function give_credential(self, operation, given, which)
   return true
 end
 
+--- Takes an operation that authenticates to its end. When it fails the session is closed.
+-- @param self       the session
+-- @param given      the caller's password or token
+-- @param operation  from the core, or nil and an error that says why there is none
+-- @return true, or nil and an error
+function session.log_in(self, given, operation, err)
+  if not operation then return nil, err end
+  local done, failure = self:run(operation, {
+    want_credential = function(op, which) return give_credential(self, op, given, which) end,
+  })
+  if not done then
+    self.core:close()
+    return nil, failure
+  end
+  self.secure = self.core:security()
+  return true
+end
+
 --- Connects, encrypts and authenticates.
 -- @param class  from session.class
 -- @param given  the caller's options
@@ -56,21 +75,13 @@ function session.connect(class, given, extra)
     trace = given.trace, on = given.on or {},
     string_limit = limits.string or default_string_limit,
     reply_limit = limits.reply or core.reply_limit,
-    host = given.host,
+    host = given.host, path = given.path, policy = options.policy(given),
   }, class)
   config.object = self
   self.core = core.new(config)
   local done
-  done, err = self:run(self.core:open(), {
-    want_credential = function(operation, which)
-      return give_credential(self, operation, given, which)
-    end,
-  })
-  if not done then
-    self.core:close()
-    return nil, err
-  end
-  self.secure = self.core:security()
+  done, err = session.log_in(self, given, self.core:open())
+  if not done then return nil, err end
   return self
 end
 
@@ -135,13 +146,14 @@ end
 -- @param self      the session
 -- @param during    the phase, for errors
 -- @param form      what the answer brings: "reply", "lines" or "content"
--- @param handlers  as for run
+-- @param handlers  as for run; also `begun`, which is called when the command is on its way
 -- @param ...       typed arguments
 -- @return the reply, or nil and an error
 function session.exchange(self, during, form, handlers, ...)
   local reply
   handlers.reply = function(_, given) reply = given end
   local operation, why = self:command(during, form, ...)
+  if operation and handlers.begun then handlers.begun(operation) end
   local done, err = self:run(operation, handlers, why)
   if not done then return nil, err end
   return reply
@@ -244,14 +256,15 @@ function Session:events() return self.core:events() end
 function Session:timeout() return self.core:timeout() end
 function Session:dirty() return self.core:dirty() end
 
---- "starttls.smtp: mail.example.com:587 (TLS1.3)"
+--- "starttls.smtp: mail.example.com:587 (TLS1.3)", or with the path of a Unix socket
 function Session:describe()
   local state = "closed"
   if self.core and self.core:is_open() then
     state = self.secure and self.secure.version or "clear text"
   end
   local port = self.core and self.core:port() or 0
-  return ("starttls.%s: %s:%d (%s)"):format(self.protocol, self.host, port, state)
+  local place = self.path or ("%s:%d"):format(self.host, port)
+  return ("starttls.%s: %s (%s)"):format(self.protocol, place, state)
 end
 
 return session

@@ -23,6 +23,9 @@ struct run {
   size_t piece;
   unsigned operation;
   size_t pieces_left; /* of message content */
+  bool sending;       /* the operation sends messages */
+  size_t messages_left;
+  size_t given, answered; /* messages of the operation */
   size_t turns;
 };
 
@@ -74,13 +77,66 @@ static void give_credential(struct run *run) {
   stls_dialogue_credential(run->dialogue, stls_slice_of(token ? TOKEN : PASSWORD));
 }
 
+#define PIECE "\r\n.\n.x\r"
+
+/* As from a file: written where it goes. */
+static void fill_content(struct run *run) {
+  char *room = stls_dialogue_content_room(run->dialogue, sizeof PIECE);
+  if (!room) return;
+  memcpy(room, PIECE, sizeof PIECE - 1);
+  stls_dialogue_content_fill(run->dialogue, sizeof PIECE - 1);
+}
+
+/* So much that chunks have to be written. */
+static void give_large_content(struct run *run) {
+  static char large[200 * 1024];
+  memset(large, 'x', sizeof large);
+  stls_dialogue_content(run->dialogue, stls_slice(large, sizeof large));
+}
+
 static void give_content(struct run *run) {
   if (run->pieces_left == 0) {
     stls_dialogue_content_end(run->dialogue);
     return;
   }
   run->pieces_left--;
-  stls_dialogue_content(run->dialogue, stls_slice_of("\r\n.\n.x\r"));
+  if (!run->sending || run->pieces_left == 2)
+    stls_dialogue_content(run->dialogue, stls_slice_of(PIECE));
+  else if (run->pieces_left == 1) fill_content(run);
+  else if (run->operation & 8) give_large_content(run);
+  else if (run->operation & 16) stls_dialogue_content_abandon(run->dialogue);
+}
+
+static void give_message(struct run *run) {
+  static const char *const addresses[] = {"bob@example.net", "\"c d\"@example.net", "e@f.g"};
+  struct stls_arg from = {STLS_ARG_PATH, stls_slice_of("alice@example.com")};
+  struct stls_arg paths[3];
+  struct stls_args recipients[3];
+  struct stls_envelope envelope = {{&from, 1}, recipients, 1 + run->messages_left % 3, false};
+  size_t i;
+  if (run->messages_left == 0) {
+    stls_dialogue_no_message(run->dialogue, run->operation & 32);
+    return;
+  }
+  run->messages_left--;
+  run->given++;
+  run->pieces_left = 3;
+  envelope.binary = run->operation & 64;
+  for (i = 0; i < envelope.count; i++) {
+    paths[i].type = STLS_ARG_PATH;
+    paths[i].value = stls_slice_of(addresses[i]);
+    recipients[i].list = &paths[i];
+    recipients[i].count = 1;
+  }
+  must(stls_dialogue_message(run->dialogue, &envelope) == NULL);
+}
+
+/* No message has more than one end, and none before it began. */
+static void count_answers(struct run *run, const struct stls_event *event) {
+  if (!run->sending) return;
+  if (event->type == STLS_EVENT_REPLY) run->answered++;
+  must(run->answered <= run->given);
+  must(stls_dialogue_unanswered(run->dialogue) <= run->given - run->answered);
 }
 
 /* A dialogue ends here; another begins from the configuration, on an encrypted channel. */
@@ -105,6 +161,7 @@ static void compress(struct run *run) {
 
 static bool begin_next(struct run *run) {
   run->pieces_left = 3;
+  run->sending = false;
   return begin_operation(run, run->operation++);
 }
 
@@ -120,8 +177,10 @@ static bool turn(struct run *run) {
     case STLS_NEED_COMPRESSION: compress(run); return true;
     case STLS_NEED_CREDENTIAL: give_credential(run); return true;
     case STLS_NEED_CONTENT: give_content(run); return true;
+    case STLS_NEED_MESSAGE: give_message(run); return true;
     case STLS_NEED_NOTHING: return begin_next(run);
     case STLS_NEED_CARE:
+      count_answers(run, &event);
       if (stls_dialogue_is_listening(run->dialogue)) stls_dialogue_done(run->dialogue);
       return true;
     case STLS_NEED_BURIAL: break;

@@ -25,16 +25,24 @@ static bool pipeline(struct run *run) {
   return true;
 }
 
+/* The next user of the same connection. */
+static bool log_in_again(struct run *run) {
+  stls_dialogue_forget_login(run->dialogue);
+  stls_dialogue_authenticate(run->dialogue);
+  return true;
+}
+
 static bool begin_operation(struct run *run, unsigned n) {
-  switch (n % 9) {
+  switch (n % 10) {
     case 0: return command(run, "SELECT", "INBOX", STLS_ANSWER_REPLY);
     case 1: return pipeline(run);
     case 2: return append(run);
     case 3: return command(run, "IDLE", NULL, STLS_ANSWER_IDLE);
     case 4: stls_dialogue_listen(run->dialogue); return true;
     case 5: return command(run, "NOOP", NULL, STLS_ANSWER_REPLY);
-    case 6: return command(run, "COMPRESS", "DEFLATE", STLS_ANSWER_COMPRESS);
-    case 7: return command(run, "LOGOUT", NULL, STLS_ANSWER_GOODBYE);
+    case 6: return log_in_again(run);
+    case 7: return command(run, "COMPRESS", "DEFLATE", STLS_ANSWER_COMPRESS);
+    case 8: return command(run, "LOGOUT", NULL, STLS_ANSWER_GOODBYE);
     default: return false;
   }
 }

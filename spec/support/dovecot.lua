@@ -1,5 +1,6 @@
 -- Dovecot for the specs: IMAP and POP3, each with STARTTLS and with TLS from
--- the first byte. It reads nothing outside its directory; servers.lua calls it.
+-- the first byte, and LMTP with STARTTLS and on a Unix socket. It reads nothing
+-- outside its directory; servers.lua calls it.
 --
 -- Mechanisms, offered after TLS: SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, PLAIN,
 -- LOGIN, ANONYMOUS, XOAUTH2 and OAUTHBEARER (tokens are JWTs with an HMAC that
@@ -21,7 +22,7 @@ base_dir = @dir@/run
 state_dir = @dir@/state
 log_path = @dir@/log
 instance_name = starttls-spec-@imap@
-protocols = imap pop3
+protocols = imap pop3 lmtp
 listen = 127.0.0.1, @far@
 ssl = yes
 ssl_cert = <@cert@
@@ -42,6 +43,8 @@ auth_verbose = yes
 auth_realms =
 auth_username_format = %n
 mail_location = maildir:@mail@/%n
+mail_plugins = quota acl
+mail_attribute_dict = file:@mail@/%n/dovecot-attributes
 mail_uid = @uid@
 mail_gid = @gid@
 first_valid_uid = 1
@@ -52,6 +55,7 @@ login_log_format_elements = user=<%u> method=%m %c %k
 default_process_limit = 200
 default_client_limit = 2000
 maildir_stat_dirs = no
+mailbox_list_index = yes
 pop3_uidl_format = %08Xu%08Xv
 passdb {
   driver = static
@@ -73,7 +77,21 @@ userdb {
   args = uid=@uid@ gid=@gid@ home=@mail@/%n allow_all_users=yes
 }
 protocol imap {
-  mail_plugins = imap_zlib
+  mail_plugins = $mail_plugins imap_zlib imap_quota imap_acl
+  imap_metadata = yes
+}
+namespace inbox {
+  inbox = yes
+  mailbox Sent {
+    special_use = \Sent
+  }
+}
+plugin {
+  acl = vfile
+  quota = count:User quota
+  quota_rule = *:storage=1G:messages=100000
+  quota_vsizes = yes
+  quota_set = dict:file:@mail@/%n/dovecot-quota
 }
 service anvil {
   unix_listener anvil-auth-penalty {
@@ -104,6 +122,15 @@ service pop3-login {
     address = 127.0.0.1 @far@
     port = @pop3s@
     ssl = yes
+  }
+}
+service lmtp {
+  inet_listener lmtp {
+    address = 127.0.0.1
+    port = @lmtp@
+  }
+  unix_listener lmtp {
+    mode = 0666
   }
 }
 service auth {
@@ -162,6 +189,7 @@ local function values_for(servers, dir)
     far = servers.far_host, ca = servers.ca_file,
     uid = servers.owner.uid, gid = servers.owner.gid, tls_min = servers.tls_min,
     imap = servers.imap.port, imaps = servers.imap.tls_port,
+    lmtp = servers.lmtp.port,
     pop3 = servers.pop3.port, pop3s = servers.pop3.tls_port,
     mechanisms = table.concat(dovecot.mechanisms, " "),
   }
@@ -171,6 +199,7 @@ end
 function dovecot.configure(servers)
   local dir = servers.dir .. "/dovecot"
   servers.auth_socket = dir .. "/run/exim"
+  servers.lmtp.path = dir .. "/run/lmtp"
   process.run { "mkdir", "-p", dir .. "/run", dir .. "/state" }
   write_users(servers, dir .. "/users")
   write_oauth2(dir)
@@ -192,7 +221,7 @@ function dovecot.start(servers)
   local dir = servers.dir .. "/dovecot"
   return process.start {
     words = { "env", "OPENSSL_CONF=" .. write_openssl_config(servers),
-      process.find("dovecot", "dovecot-core (with dovecot-imapd and dovecot-pop3d)"),
+      process.find("dovecot", "dovecot-core (with dovecot-imapd, dovecot-pop3d and dovecot-lmtpd)"),
       "-F", "-c", dir .. "/dovecot.conf" },
     log = dir .. "/output",
   }

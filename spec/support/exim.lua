@@ -72,6 +72,11 @@ auth_advertise_hosts = ${if eq{$tls_in_cipher}{}{}{*}}
 acl_smtp_rcpt = check_recipient
 acl_smtp_data = accept
 acl_smtp_predata = accept
+acl_smtp_vrfy = accept
+acl_smtp_expn = accept
+acl_smtp_etrn = accept
+smtp_etrn_command = /bin/true
+smtp_etrn_serialize = false
 
 begin acl
 check_recipient:
@@ -91,6 +96,12 @@ check_recipient:
     message = 5.7.1 relaying denied
 
 begin routers
+mailing_list:
+  driver = redirect
+  domains = +local_domains
+  local_parts = staff
+  data = alice@example.test, bob@example.test
+
 local_users:
   driver = accept
   domains = +local_domains

@@ -119,6 +119,7 @@ local function smtp_handlers(options)
     state.asked = state.upgraded
     p:send(smtp_list { "mail.example.test", table.unpack(state.upgraded and after or before) })
   end
+  handlers.LHLO = handlers.EHLO
   function handlers.HELO(p, state)
     state.asked = state.upgraded
     p:send "250 mail.example.test\r\n"

@@ -400,7 +400,8 @@ function Verbs:record()
   }
 end
 
-local dialogues = require "spec.support.peer_dialogues"
-for name, dialogue in pairs(dialogues) do Verbs[name] = dialogue end
+for _, file in ipairs { "peer_dialogues", "peer_smtp" } do
+  for name, dialogue in pairs(require("spec.support." .. file)) do Verbs[name] = dialogue end
+end
 
 return Verbs

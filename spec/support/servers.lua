@@ -1,6 +1,6 @@
 -- Real mail servers on the loopback interface, with a configuration, users,
 -- spool and certificates of their own in a temporary directory: Exim for SMTP,
--- Dovecot for IMAP and POP3. Exim delivers into the maildirs that Dovecot reads.
+-- Dovecot for IMAP, POP3 and LMTP. Exim delivers into the maildirs that Dovecot reads.
 --
 --   local mail <close> = servers.start()
 --   mail.host, mail.smtp.port, mail.imap.tls_port, mail.ca_file, mail.users.alice.password ...
@@ -72,21 +72,24 @@ local function start_programs(self)
     self.programs[1]:wait_for_port("127.0.0.1", endpoint.port)
     self.programs[1]:wait_for_port("127.0.0.1", endpoint.tls_port)
   end
+  self.programs[1]:wait_for_port("127.0.0.1", self.lmtp.port)
   self.programs[2]:wait_for_port("127.0.0.1", self.smtp.port)
 end
 
 local function take_ports(self)
-  local ports = { process.free_ports(6) }
+  local ports = { process.free_ports(7) }
   self.smtp = { port = ports[1], tls_port = ports[2] }
   self.imap = { port = ports[3], tls_port = ports[4] }
   self.pop3 = { port = ports[5], tls_port = ports[6] }
+  self.lmtp = { port = ports[7] }
 end
 
 --- Starts the servers. Options: `tls_min`, `tls_max` ("TLSv1.2", "TLSv1.3");
 -- `certificate` = { cert =, key = } instead of a good one for "localhost",
 -- 127.0.0.1 and ::1.
 -- Fields of the result: `host`, `smtp`, `imap`, `pop3` (each with `port` for
--- STARTTLS and `tls_port` for TLS from the first byte), `ca_file`, `ca` (issues
+-- STARTTLS and `tls_port` for TLS from the first byte), `lmtp` (`port` for STARTTLS
+-- and `path` of a Unix socket), `ca_file`, `ca` (issues
 -- more certificates, for clients say), `users` (name -> password, address).
 -- `far_host`: the same servers, at an address where Dovecot takes a client for a
 -- remote one and says LOGINDISABLED before TLS (it trusts a client that has the

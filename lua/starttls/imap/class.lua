@@ -1,5 +1,6 @@
 --- The class of IMAP sessions: what the server says unasked, and how a command is run.
--- May rely on starttls.session and starttls.error. The other files of this folder add methods.
+-- May rely on starttls.session, starttls.error and starttls.imap.sets. The other files of this
+-- folder add methods.
 --
 -- A command is built as a *request*, a table that says what to send and what becomes of the
 -- answer; Imap.define makes it both a method of the session, which runs it at once, and one of
@@ -8,17 +9,24 @@
 --   during   the phase, for errors: "store"
 --   args     the command, from starttls.arguments
 --   form     what the answer brings (csrc/mail/dialogue.h); default "reply"
---   wanted   the name of the untagged responses that are gathered into `values`
---   take     instead of `wanted`: function(name, number, value, weight) -> true when the response
+--   wanted   the name of the untagged responses that are its answer; gathered into `values`
+--   take     instead of gathering: function(name, number, value, weight) -> true when the response
 --            was its own, false when not, nil and an error to give up
+--   claims   function(value) -> whether a wanted response is its own; by default those of FETCH are
+--            told apart by the set, those about a mailbox by its name
+--   expects  function(section, message so far) -> whether content that begins is its own
 --   handlers further handlers of events: content, want_content
 --   accepts  function(reply) -> whether a refusal is an answer all the same
 --   finish   function(reply, values) -> what the caller gets; default the reply
 --   follow   function(reply, values) -> the request that goes on from here, or nil and an error
+--   done     function(fields): adds to the fields of an error what was done before this request
 --   result   instead of all these: nothing is to be asked, this is what the caller gets
---   kind, by_seq, alone  what may be in flight beside it: see pipeline.lua
+--   by_seq   the arguments have message sequence numbers
+--   alone    nothing may be in flight beside it: see order.lua
+--   tag      set once the command is on its way: what its answers may name (RFC 4466 2.6.2)
 local session = require "starttls.session"
 local errors = require "starttls.error"
+local sets = require "starttls.imap.sets"
 
 local Imap = session.class "imap"
 
@@ -54,7 +62,7 @@ end
 function events.VANISHED(self, _, value)
   local mailbox = self.mailbox
   if mailbox and not value.earlier then
-    mailbox.exists = math.max(0, mailbox.exists - Imap.count_of(value.uids))
+    mailbox.exists = math.max(0, mailbox.exists - Imap.count_of(value.uids or ""))
   end
   return "vanished", value
 end
@@ -64,6 +72,7 @@ function events.BYE(_, _, value) return "bye", value.text end
 function events.LIST(_, _, value) return "list", value end
 function events.STATUS(_, _, value) return "status", value end
 function events.METADATA(_, _, value) return "metadata", value end
+function events.ESEARCH(_, _, value) return "search", value end -- RFC 5267 4.3
 
 function events.FLAGS(self, _, value)
   if self.mailbox then self.mailbox.flags = value end
@@ -79,20 +88,22 @@ local told_by_code = {
 function events.OK(self, _, value)
   local code = value.code
   if code == "ALERT" then return "alert", value.text end
-  if code == "INPROGRESS" then return "progress", value.inprogress or {} end
-  if code == "NOTIFICATIONOVERFLOW" then return "overflow", value.text end
+  if code == "REFERRAL" then return "referral", value.referral end
+  if code == "INPROGRESS" then
+    local progress = value.inprogress -- true where the server tells nothing else
+    return "progress", type(progress) == "table" and progress or {}
+  end
+  if code == "NOTIFICATIONOVERFLOW" then
+    self.notified = nil -- RFC 5465 5.8: as if the client had said NOTIFY NONE
+    return "overflow", value.text
+  end
   local field = told_by_code[code]
-  if field and self.mailbox and value.arguments[1] then self.mailbox[field] = value.arguments[1] end
+  local told = field and value[code:lower()]
+  if told and told ~= true and self.mailbox then self.mailbox[field] = told end
 end
 
 events.NO = events.OK
 events.BAD = events.OK
-
---- The names that on = { ... } may have.
-Imap.event_names = {
-  alert = true, bye = true, exists = true, expunge = true, fetch = true, flags = true, list = true,
-  metadata = true, overflow = true, progress = true, recent = true, status = true, vanished = true,
-}
 
 --- How many numbers a set text has: "1:3,7" has 4.
 function Imap.count_of(set)
@@ -105,6 +116,7 @@ function Imap.count_of(set)
 end
 
 --- Keeps the selected mailbox's counts right, and tells the caller's functions.
+-- @return the event's type and what it tells; nil when it is none
 function Imap:unasked(name, number, value)
   local event = events[name]
   local kind, told
@@ -112,15 +124,16 @@ function Imap:unasked(name, number, value)
   if not kind then return end
   local handler = self.on[kind]
   if handler then handler(told) end
-  if self.watcher then self.watcher(kind, told) end
+  return kind, told
 end
 
 local judge = Imap.judge
 
---- The reply, or nil and an error when it is a refusal. An alert may come with either, and is
--- for a person to see (RFC 9051 7.1).
+--- The reply, or nil and an error when it is a refusal. With either may come an alert, which is
+-- for a person to see (RFC 9051 7.1), or a referral (RFC 2193), which is never followed.
 function Imap:judge(during, reply)
   if reply.status == "ALERT" and self.on.alert then self.on.alert(reply.text) end
+  if reply.status == "REFERRAL" and self.on.referral then self.on.referral(reply.referral) end
   return judge(self, during, reply)
 end
 
@@ -142,16 +155,70 @@ function Imap:bounded(during)
   end
 end
 
+--- The first argument of a type in a request's command.
+local function argument_of(request, kind)
+  for index = 1, #request.args, 2 do
+    if request.args[index] == kind then return request.args[index + 1] end
+  end
+end
+
+--- Responses that name the mailbox they are about.
+local about_mailbox = {
+  STATUS = true, ACL = true, MYRIGHTS = true, LISTRIGHTS = true, METADATA = true, QUOTAROOT = true,
+}
+
+--- RFC 9051 5.1: INBOX in any case is the same mailbox.
+local function folded(mailbox)
+  return mailbox:upper() == "INBOX" and "INBOX" or mailbox
+end
+
+--- Notes the set or the mailbox that tells a request's answers from those of others, and how.
+local function learn_claims(request)
+  if request.args[2] == "STATUS" then request.wanted = "STATUS" end
+  if request.wanted == "FETCH" then
+    request.ranges = sets.ranges(argument_of(request, "set") or "*")
+    local has = sets.membership(request.ranges)
+    local field = request.by_seq and "seq" or "uid"
+    request.claims = request.claims or function(message)
+      return not message[field] or has(message[field])
+    end
+  elseif request.wanted == "ESEARCH" then -- RFC 4466 2.6.2: it says the command's tag
+    request.claims = request.claims or function(value)
+      return not value.tag or not request.tag or value.tag == request.tag
+    end
+  elseif about_mailbox[request.wanted] then
+    request.about = folded(argument_of(request, "mailbox") or "")
+    request.claims = request.claims or function(value)
+      return folded(value.name or "") == request.about
+    end
+  end
+end
+
 --- Makes a request ready to take untagged responses.
 -- @return the array of values that it gathers
 function Imap:prepare(request)
   local values, weigh = {}, self:bounded(request.during)
-  request.take = request.take or function(name, number, value, weight)
+  learn_claims(request)
+  request.takes_any = request.take ~= nil and not request.wanted
+  local take = request.take or function(name, number, value, weight)
     if name ~= request.wanted then return false end
     values[#values + 1] = value or number
     return weigh(weight)
   end
+  request.take = function(name, number, value, weight, loosely)
+    if name == request.wanted and request.claims and not request.claims(value) then
+      -- A server may write a mailbox's name in another way than we do; but with NOTIFY it may
+      -- also tell of other mailboxes at any time.
+      if not (loosely and request.about) or self.notified then return false end
+    end
+    return take(name, number, value, weight)
+  end
   return values
+end
+
+--- An error that also tells what of the call was done before.
+function Imap.blamed(request, err)
+  return request.done and errors.is(err) and errors.with(err, request.done) or err
 end
 
 --- What a request's reply means for the caller.
@@ -160,7 +227,7 @@ function Imap:complete(request, reply, values)
   local accepted = request.accepts and request.accepts(reply)
   if not accepted then
     local ok, err = self:judge(request.during, reply)
-    if not ok then return nil, nil, err end
+    if not ok then return nil, nil, Imap.blamed(request, err) end
   end
   if request.follow then
     local next_request, err = request.follow(reply, values)
@@ -176,10 +243,14 @@ local function exchange(self, request)
   local handlers = {}
   for name, handler in pairs(request.handlers or {}) do handlers[name] = handler end
   function handlers.untagged(_, name, number, value, weight)
-    local taken, err = request.take(name, number, value, weight)
-    if taken == false then return self:unasked(name, number, value) end
+    local taken, err = request.take(name, number, value, weight, true)
+    if taken == false then
+      self:unasked(name, number, value)
+      return true
+    end
     return taken, err
   end
+  function handlers.begun(operation) request.tag = operation:tag() end
   return session.exchange(self, request.during, request.form or "reply", handlers,
     request.args:unpack())
 end
@@ -192,7 +263,7 @@ function Imap:perform(request, err)
     if request.result ~= nil then return request.result end
     local values = self:prepare(request)
     local reply, lost = exchange(self, request)
-    if not reply then return nil, lost end
+    if not reply then return nil, Imap.blamed(request, lost) end
     request, result, failure = self:complete(request, reply, values)
   end
   return result, failure
@@ -217,12 +288,13 @@ end
 --- Whether the server has one of these capabilities.
 -- @param what  the call that needs it
 -- @param ...   names; any of them will do
--- @return true, or nil and an error of kind unsupported that names the first
+-- @return true, or nil and an error of kind unsupported that names the first; or the session's own
+--         when it is closed
 function Imap:needs(what, ...)
   for _, name in ipairs { ... } do
     if self:has(name) then return true end
   end
-  return nil, Imap.unsupported(what, (...))
+  return nil, self.core:error() or Imap.unsupported(what, (...))
 end
 
 -- }======

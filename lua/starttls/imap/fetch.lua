@@ -57,6 +57,15 @@ local function check_items(self, names)
   return true
 end
 
+--- The data items that a caller names, for other commands that have some.
+-- @return an array of items as on the wire, UID first; or nil and an error
+Imap.fetch_items = function(self, items)
+  local names = wire_items(items, false)
+  local able, err = check_items(self, names)
+  if not able then return nil, err end
+  return names
+end
+
 -- }======
 
 -- {====== One fetch ======
@@ -72,6 +81,7 @@ local function new_fetch(self, names, settings, deliver)
   }, Fetch)
   for _, name in ipairs(names) do
     fetch.required[#fetch.required + 1] = item_fields[name]
+    fetch.wants_flags = fetch.wants_flags or name == "FLAGS"
     if name:find "^BODY%.PEEK%[" or name:find "^BINARY%.PEEK%[" or name:find "^RFC822$"
         or name:find "^RFC822%.[HT]" then
       fetch.wants_sections = true
@@ -90,7 +100,7 @@ end
 
 --- Whether a response has something of what was asked for, beyond the flags that servers tell
 -- unasked.
-function Fetch:concerns(message)
+function Fetch:answers(message)
   if self.wants_sections and message.sections then return true end
   for _, field in ipairs(self.required) do
     if field ~= "uid" and field ~= "flags" and message[field] ~= nil then return true end
@@ -98,44 +108,82 @@ function Fetch:concerns(message)
   return false
 end
 
+--- Whether a response may be a part of the answer.
+function Fetch:concerns(message)
+  return self.wants_flags and message.flags ~= nil or self:answers(message)
+end
+
 --- A server may answer in several responses about one message (RFC 9051 7.5.2).
+-- @return the message so far
 function Fetch:join(message)
-  local earlier = self.partial[message.seq]
-  if not earlier then return message end
-  self.partial[message.seq] = nil
-  for name, value in pairs(message) do
-    if name ~= "sections" or not earlier.sections then
-      earlier[name] = value
-    else
-      for section, text in pairs(value) do earlier.sections[section] = text end
+  for index, earlier in ipairs(self.partial) do
+    if earlier.uid and message.uid and earlier.uid == message.uid
+        or earlier.seq and earlier.seq == message.seq and not (earlier.uid and message.uid) then
+      table.remove(self.partial, index)
+      for name, value in pairs(message) do
+        if name ~= "sections" or not earlier.sections then
+          earlier[name] = value
+        else
+          for section, text in pairs(value) do earlier.sections[section] = text end
+        end
+      end
+      return earlier
     end
   end
-  return earlier
+  return message
+end
+
+--- Messages that a server leaves incomplete are not waited for without end.
+local most_partial = 100
+
+--- Keeps what more is to come of.
+function Fetch:keep(message)
+  local partial = self.partial
+  partial[#partial + 1] = message
+  if #partial > most_partial then self:hand_out(table.remove(partial, 1)) end
+end
+
+--- EXPUNGE may come amid the answers to UID FETCH, and shifts the numbers of what is kept.
+function Fetch:shift(gone)
+  for _, message in ipairs(self.partial) do
+    if message.seq == gone then message.seq = nil
+    elseif message.seq and message.seq > gone then message.seq = message.seq - 1 end
+  end
+end
+
+--- What never became whole is handed out as it is, if it can be told whose it is, and was no mere
+-- news of flags.
+function Fetch:hand_out(message)
+  local is_known = message.uid or self.required[1] ~= "uid"
+  if is_known and self:answers(message) then self.deliver(message)
+  else self.session:unasked("FETCH", message.seq, message) end
 end
 
 --- Takes an untagged response: see `take` in starttls.imap.class.
-function Fetch:take(name, _, value)
-  if name ~= "FETCH" then return false end
+function Fetch:take(name, number, value)
+  if name == "EXPUNGE" and self.partial[1] then self:shift(number) end
+  if name ~= "FETCH" or not self.claims(value) then return false end
   local message, err = self.gatherer:finish(value)
   if not message then return nil, err end
-  message = self:join(message)
+  if self.partial[1] then message = self:join(message) end
   if self:is_whole(message) then
     self.deliver(message)
     return true
   end
   if not self:concerns(message) then return false end
-  self.partial[message.seq or 0] = message
+  self:keep(message)
   return true
 end
 
---- What never became whole is handed out as it is, if it can be told whose it is.
+--- Whether the content that begins is part of what was asked for.
+function Fetch:expects(message)
+  return self.wants_sections and self.claims(message)
+end
+
 function Fetch:finish()
-  local by_uid = self.required[1] == "uid"
-  for seq, message in pairs(self.partial) do
-    if message.uid or not by_uid then self.deliver(message)
-    else self.session:unasked("FETCH", seq, message) end
-  end
+  local partial = self.partial
   self.partial = {}
+  for _, message in ipairs(partial) do self:hand_out(message) end
 end
 
 -- }======
@@ -169,9 +217,12 @@ end
 local function request_for(fetch, text, names, modifiers, settings)
   local args = sets.command("FETCH", text, settings.seq):add_list("raw", names)
   if #modifiers > 0 then args:add_list("raw", modifiers) end
+  local has, field = sets.membership(sets.ranges(text)), settings.seq and "seq" or "uid"
+  function fetch.claims(message) return not message[field] or has(message[field]) end
   return {
-    during = "fetch", kind = "fetch", by_seq = settings.seq, args = args, fetch = fetch,
-    gathers = not settings.sink,
+    during = "fetch", wanted = "FETCH", by_seq = settings.seq, args = args, fetch = fetch,
+    gathers = not settings.sink, claims = fetch.claims,
+    expects = function(_, message) return fetch:expects(message) end,
     take = function(...) return fetch:take(...) end,
     handlers = { content = function(_, ...) return fetch.gatherer:content(...) end },
     finish = function()
@@ -238,7 +289,7 @@ function Stream:go_on()
   self.operation = nil
   local request, _, err = self.session:complete(self.request, self.reply, {})
   if err then error(err, 0) end
-  if request then self:begin(request) end
+  if request and request.result == nil then self:begin(request) end
 end
 
 function Stream:next()

@@ -1,13 +1,11 @@
 --- Several commands in flight (RFC 9051 5.5).
--- May rely on starttls.imap.class and starttls.error.
+-- May rely on starttls.imap.class, starttls.imap.order and starttls.error.
 --
--- What would be ambiguous is held back until the commands before it are answered:
---   * a command with sequence numbers behind one that permits EXPUNGE, and every command that
---     isn't FETCH, STORE or SEARCH (UID FETCH and the like among them) permits it;
---   * STORE beside FETCH or SEARCH, as one changes what the other tells;
---   * two commands whose untagged answers look alike, unless the requests tell them apart;
---   * what changes the session's state (`alone`), and what waits for "+" inside of itself.
+-- Requests wait in a queue and are sent in the order of the calls, up to a window; the head of the
+-- queue holds back what is behind it as long as it would be ambiguous (order.lua). What the server
+-- says is offered to those in flight, the oldest first.
 local Imap = require "starttls.imap.class"
+local order = require "starttls.imap.order"
 local errors = require "starttls.error"
 
 local default_window = 16
@@ -20,31 +18,17 @@ Promise.__index = Promise
 --- Waits until the command is answered.
 -- @return what the session's method of this name returns
 function Promise:get()
-  self.pipeline:run(function() return self.results end)
+  local pipeline = self.pipeline
+  if not self.results then pipeline:run(function() return self.results end) end
+  if not self.results then
+    return nil, pipeline.failure or errors.new { kind = "cancelled", during = "pipeline",
+      message = "the pipeline ended before the command was answered" }
+  end
   return table.unpack(self.results, 1, self.results.n)
 end
 
 function Promise:resolve(...)
   self.results = table.pack(...)
-end
-
--- }======
-
--- {====== What may be in flight beside what ======
-
-local reads = { fetch = true, search = true }
-local seq_safe = { fetch = true, store = true, search = true }
-
---- Untagged responses that say which command they answer.
-local tells_apart = { FETCH = true, ESEARCH = true }
-
-local function collide(earlier, request)
-  if earlier.alone or request.alone then return true end
-  if request.by_seq and not (earlier.by_seq and seq_safe[earlier.kind]) then return true end
-  if request.kind == "store" and reads[earlier.kind] then return true end
-  if earlier.kind == "store" and reads[request.kind] then return true end
-  local wanted = request.wanted
-  return wanted and wanted == earlier.wanted and not tells_apart[wanted]
 end
 
 -- }======
@@ -59,29 +43,45 @@ function Pipeline.__index(_, name)
   return function(pipeline, ...) return pipeline:add(build(pipeline.session, ...)) end
 end
 
---- Adds a request behind all others.
+--- Adds a request behind all others. Waits while the queue is as long as the window, so that
+-- memory does not grow with the number of commands.
 -- @return a promise
 function Pipeline:add(request, err)
+  if self.ended then error("pipeline: it has ended", 0) end
   local promise = setmetatable({ pipeline = self }, Promise)
   if not request then
     promise:resolve(nil, err)
-  elseif request.result ~= nil then
-    promise:resolve(request.result)
-  else
-    request.promise = promise
-    request.values = self.session:prepare(request)
-    self.waiting[#self.waiting + 1] = request
+  elseif self.failure then
+    promise:resolve(nil, self.failure)
+  elseif self:enqueue(request, promise, #self.waiting + 1) then
     self:send()
+    if not self.running then
+      self:run(function() return #self.waiting < self.window end)
+    end
   end
   return promise
+end
+
+--- Puts a request in line, or keeps the promise where nothing is to be asked.
+-- @return whether it waits to be sent. Raises when its arguments can't be.
+function Pipeline:enqueue(request, promise, position)
+  if request.result ~= nil then
+    promise:resolve(request.result)
+    return false
+  end
+  self.session.core:check(request.during, request.args:unpack())
+  request.promise, request.values = promise, self.session:prepare(request)
+  order.classify(request)
+  table.insert(self.waiting, position, request)
+  return true
 end
 
 -- {====== Sending ======
 
 function Pipeline:may_send(request)
-  if self.failure or #self.flight >= self.window then return false end
+  if self.failure or self.ended or #self.flight >= self.window then return false end
   for _, earlier in ipairs(self.flight) do
-    if collide(earlier, request) then return false end
+    if order.collide(earlier, request) then return false end
   end
   return true
 end
@@ -110,7 +110,7 @@ function Pipeline:send()
     if not self:dispatch(request) then return end
     table.remove(self.waiting, 1)
     self.sent = self.sent + 1
-    request.number = self.sent
+    request.number, request.tag = self.sent, self.operation:tag()
     self.flight[#self.flight + 1] = request
   end
 end
@@ -119,41 +119,61 @@ end
 
 -- {====== Receiving ======
 
---- Gives up on a request, but not on those behind it.
+--- Gives up on a request, but not on those behind it: what is its own is dropped.
 local function give_up(request, err)
+  local wanted, claims = request.wanted, request.claims
   request.failure = err
-  request.take = function() return true end
-  request.handlers = nil
+  request.take = function(name, _, value)
+    return name == wanted and (not claims or claims(value))
+  end
+  request.handlers = { content = function() return true end }
 end
 
---- Offers a response to those in flight, the oldest first.
+--- What a request made of a response or of a piece of content.
+-- @return true; or nil and an error that ends the pipeline
+local function judge_taking(request, taken, err)
+  if taken ~= nil or not err then return true end
+  if errors.is(err) and err.kind == "limit" then return nil, err end -- it may have no end
+  give_up(request, err)
+  return true
+end
+
+--- Offers a response to those in flight: first for what is surely theirs, then for what may be.
 function Pipeline:untagged(name, number, value, weight)
-  for _, request in ipairs(self.flight) do
-    local taken, err = request.take(name, number, value, weight)
-    if taken == nil and err then
-      if errors.is(err) and err.kind == "limit" then return nil, err end
-      give_up(request, err)
+  self.receiver = nil
+  for pass = 1, 2 do
+    for _, request in ipairs(self.flight) do
+      if pass == 1 or request.about then
+        local taken, err = request.take(name, number, value, weight, pass == 2)
+        if taken ~= false then return judge_taking(request, taken, err) end
+      end
     end
-    if taken ~= false then return true end
   end
   self.session:unasked(name, number, value)
   return true
 end
 
---- Content and the like belong to the oldest command that can take them.
-function Pipeline:hand_over(event, operation, ...)
+--- Who gets the content that begins: the oldest that asked for it.
+function Pipeline:receiver_of(section, message)
   for _, request in ipairs(self.flight) do
-    local handler = request.handlers and request.handlers[event]
-    if handler then
-      local taken, err = handler(operation, ...)
-      if taken == nil and err then
-        if errors.is(err) and err.kind == "limit" then return nil, err end
-        give_up(request, err)
-      end
-      return true
-    end
+    local expects = request.expects
+    if expects and expects(section, message) then return request end
   end
-  return true
+end
+
+--- A piece of a message's content.
+function Pipeline:content(operation, piece, size, offset, section, fresh)
+  if offset == 0 then self.receiver = self:receiver_of(section, fresh) end
+  local request = self.receiver
+  if not request then return true end
+  return judge_taking(request,
+    request.handlers.content(operation, piece, size, offset, section, fresh))
+end
+
+--- The server waits for the content of the command that is being sent, the last one.
+function Pipeline:want_content(operation)
+  local request = self.flight[#self.flight]
+  return request.handlers.want_content(operation)
 end
 
 function Pipeline:take_number(number)
@@ -166,52 +186,70 @@ end
 function Pipeline:answered(reply, number)
   local request = self:take_number(number)
   if request.failure then
-    request.promise:resolve(nil, request.failure)
+    request.promise:resolve(nil, Imap.blamed(request, request.failure))
+    self:send()
     return true
   end
   local results = table.pack(self.session:complete(request, reply, request.values))
   local follower = results[1]
-  if not follower then
-    request.promise:resolve(table.unpack(results, 2, math.max(2, results.n)))
-    return true
-  end
-  follower.promise, follower.values = request.promise, self.session:prepare(follower)
-  table.insert(self.waiting, 1, follower)
+  if follower then self:enqueue(follower, request.promise, 1)
+  else request.promise:resolve(table.unpack(results, 2, math.max(2, results.n))) end
+  self:send()
   return true
 end
 
---- The session is lost: nobody gets an answer any more.
+--- The session is lost, or can't go on: nobody gets an answer any more.
 function Pipeline:fail(err)
+  local operation <close> = self.operation -- luacheck: ignore
   self.failure = err
-  for _, list in ipairs { self.flight, self.waiting } do
-    for _, request in ipairs(list) do request.promise:resolve(nil, err) end
+  for _, request in ipairs(self.flight) do
+    request.promise:resolve(nil, Imap.blamed(request, err))
+  end
+  if err.delivery then -- of what was sent only
+    err = errors.with(err, function(fields) fields.delivery = nil end)
+  end
+  for _, request in ipairs(self.waiting) do
+    request.promise:resolve(nil, Imap.blamed(request, err))
   end
   self.flight, self.waiting, self.operation = {}, {}, nil
 end
 
 --- Goes on until `enough` says so, or nothing is left to do.
 function Pipeline:run(enough)
+  local outermost <close> = setmetatable({}, { __close = function(was) -- luacheck: ignore
+    self.running = was.running
+  end })
+  outermost.running, self.running = self.running, true
   self:send()
   while not enough() and self.operation do
     local going, err = self.session:take(self.operation, self.handlers)
-    if going == "done" then self.operation = nil
-    elseif not going then self:fail(err) end
-    self:send()
+    if going == "done" then
+      self.operation = nil
+      self:send()
+    elseif not going then
+      self:fail(err)
+    end
   end
+end
+
+--- What is in flight is left to its end by the session's next call.
+function Pipeline:finish()
+  local operation <close> = self.operation -- luacheck: ignore
+  self.ended, self.operation = true, nil
 end
 
 -- }======
 
-local function new_pipeline(self, settings)
+local function new_pipeline(self, window)
   local pipeline = setmetatable({
-    session = self, window = settings and settings.window or default_window,
-    waiting = {}, flight = {}, sent = 0, base = 0,
+    session = self, window = window, waiting = {}, flight = {}, sent = 0, base = 0,
+    ended = false, running = false, failure = false, operation = false, receiver = false,
   }, Pipeline)
   pipeline.handlers = {
     reply = function(_, reply, number) return pipeline:answered(reply, number) end,
     untagged = function(_, ...) return pipeline:untagged(...) end,
-    content = function(operation, ...) return pipeline:hand_over("content", operation, ...) end,
-    want_content = function(operation) return pipeline:hand_over("want_content", operation) end,
+    content = function(...) return pipeline:content(...) end,
+    want_content = function(operation) return pipeline:want_content(operation) end,
   }
   return pipeline
 end
@@ -225,17 +263,17 @@ end
 --                  session's method returns
 -- @param settings  window = how many commands may be in flight, 1 to 64; default 16
 -- @return true when the session has lived through it, whatever became of each command;
---         or nil and an error. An error raised by `body` passes, and closes the session when
---         commands were in flight that can't be left.
+--         or nil and an error. An error raised by `body` passes; what was in flight is left to its
+--         end by the session's next call, and what was not sent is not sent any more.
 function Imap:pipeline(body, settings)
   local window = settings and settings.window or default_window
   if math.type(window) ~= "integer" or window < 1 or window > 64 then
     error("pipeline: the window must be an integer from 1 to 64", 0)
   end
-  local pipeline = new_pipeline(self, settings)
-  local guard <close> = setmetatable({}, { __close = function() -- luacheck: ignore
-    local operation <close> = pipeline.operation -- luacheck: ignore
-  end })
+  local pipeline = new_pipeline(self, window)
+  local guard <close> = setmetatable({}, { -- luacheck: ignore
+    __close = function() pipeline:finish() end,
+  })
   body(pipeline)
   pipeline:run(function() return false end)
   if pipeline.failure then return nil, pipeline.failure end

@@ -1,8 +1,9 @@
 --- Sets of messages as callers give them, and the commands that have one.
--- May rely on starttls.arguments.
+-- May rely on starttls.arguments and starttls.imap.chain.
 --
 -- Messages are named by UID everywhere, by sequence number only on request.
 local arguments = require "starttls.arguments"
+local chain = require "starttls.imap.chain"
 
 local sets = {}
 
@@ -64,6 +65,52 @@ function sets.texts(set, what)
   return texts
 end
 
+-- {====== Which messages a set has ======
+
+--- The ranges of a set text, in order.
+-- @return an array of { first, last }; false when it can't be told which: "*" and "$"
+function sets.ranges(text)
+  if text:find "[*$]" then return false end
+  local ranges = {}
+  for first, last in text:gmatch "(%d+):?(%d*)" do
+    local from = math.tointeger(first)
+    local to = math.tointeger(last) or from
+    ranges[#ranges + 1] = { math.min(from, to), math.max(from, to) }
+  end
+  table.sort(ranges, function(a, b) return a[1] < b[1] end)
+  return ranges
+end
+
+--- Whether two sets may have a message in common.
+-- @param left, right  from sets.ranges
+function sets.overlap(left, right)
+  if not left or not right then return true end
+  local i, j = 1, 1
+  while left[i] and right[j] do
+    if left[i][2] < right[j][1] then i = i + 1
+    elseif right[j][2] < left[i][1] then j = j + 1
+    else return true end
+  end
+  return false
+end
+
+--- @param ranges  from sets.ranges
+-- @return function(number) -> whether the set may have it
+function sets.membership(ranges)
+  if not ranges then return function() return true end end
+  return function(number)
+    local low, high = 1, #ranges
+    while low < high do -- the last range that begins at or before the number
+      local middle = (low + high + 1) // 2
+      if ranges[middle][1] <= number then low = middle else high = middle - 1 end
+    end
+    local range = ranges[low]
+    return range ~= nil and number >= range[1] and number <= range[2]
+  end
+end
+
+-- }======
+
 --- A command about messages.
 -- @param verb    "FETCH"
 -- @param text    from sets.texts
@@ -73,37 +120,33 @@ function sets.command(verb, text, by_seq)
   return args:add("set", text)
 end
 
---- The requests that a command with a long set becomes, as one.
+--- What only reads leaves nothing done.
+local reads = { fetch = true, search = true }
+
+--- The requests that a command with a long set becomes, as one. When one of them fails, the error
+-- has in `done` what those before it gave, unless they only read.
 -- @param set    as texts
 -- @param what   the call
--- @param build  function(text) -> request with `finish`, whose result is a table
+-- @param build  function(text) -> request, or a chain of them, whose result is a table
 -- @param merge  function(all, result): adds one request's result to the first one's
 -- @return a request
 function sets.in_turn(set, what, build, merge)
-  local texts, next_text, all = sets.texts(set, what), 1, nil
-  local function request_for_next()
-    local request = build(texts[next_text])
-    local finish = request.finish
-    next_text = next_text + 1
-    local function take(reply, values)
-      local result = finish(reply, values)
-      if all then merge(all, result) else all = result end
-    end
-    if next_text > #texts then
-      request.finish = function(reply, values)
-        take(reply, values)
-        return all
-      end
-    else
-      request.finish = nil
-      request.follow = function(reply, values)
-        take(reply, values)
-        return request_for_next()
-      end
-    end
-    return request
+  local texts, all = sets.texts(set, what), nil
+  if #texts == 1 then return build(texts[1]) end
+  local function tell(fields)
+    if all and fields.done then merge(all, fields.done) end
+    fields.done = all or fields.done
   end
-  return request_for_next()
+  local function request_for(index)
+    local request = build(texts[index])
+    if not reads[request.kind] then request = chain.telling(request, tell) end
+    return chain.behind(request, function(result)
+      if all then merge(all, result) else all = result end
+      if index == #texts then return { result = all } end
+      return request_for(index + 1)
+    end)
+  end
+  return request_for(1)
 end
 
 return sets

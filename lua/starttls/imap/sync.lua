@@ -77,7 +77,8 @@ function Sync:compare_modseq()
   local told, err = self:each_message({ changed_since = self.before.highestmodseq },
     function(message) self:note(message) end)
   if not told then return nil, err end
-  if self.known:count() + #self.fresh.uids == session.mailbox.exists then return true end
+  self.gone = ranges.new()
+  if self:adds_up(session.mailbox) then return true end
   local there, failure = session:search "ALL"
   if not there then return nil, failure end
   self.gone = self.known:minus(ranges.of(there))
@@ -98,13 +99,19 @@ function Sync:compare_all()
   return true
 end
 
---- What the server is told that we know, where it can make use of it.
+--- Whether an extension is there, and not to be avoided.
+function Sync:has(name)
+  return not self.avoid[name] and (self.session:has(name))
+end
+
+--- What the server is told that we know, where it can make use of it. Not the UIDs: it would
+-- then tell of these alone, and new messages were to be asked for (RFC 7162 3.2.5.1).
 function Sync:known_state()
   local before = self.before
-  local able = self.session.enabled.QRESYNC and before.highestmodseq and before.uidvalidity
-  if not able then return end
+  local able = self:has "QRESYNC" and self.session.enabled.QRESYNC
+  if not (able and before.highestmodseq and before.uidvalidity) then return end
   return {
-    uidvalidity = before.uidvalidity, modseq = before.highestmodseq, uids = before.uids,
+    uidvalidity = before.uidvalidity, modseq = before.highestmodseq,
     each = function(message) self:note(message) end,
   }
 end
@@ -113,8 +120,15 @@ end
 function Sync:open(known)
   local session = self.session
   local open = self.settings.read_only and session.examine or session.select
-  local condstore = not session.enabled.CONDSTORE and session:has "CONDSTORE"
-  return open(session, self.name, { qresync = known, condstore = condstore })
+  local condstore = not session.enabled.CONDSTORE and self:has "CONDSTORE"
+  local mailbox, err = open(session, self.name, { qresync = known, condstore = condstore })
+  if mailbox and self.avoid.CONDSTORE then mailbox.highestmodseq = nil end
+  return mailbox, err
+end
+
+--- Whether as many messages are there as there must be after what the server told.
+function Sync:adds_up(mailbox)
+  return self.known:count() - self.gone:count() + #self.fresh.uids == mailbox.exists
 end
 
 --- UIDs mean other messages than before: all that was known is void.
@@ -127,7 +141,7 @@ end
 -- @return the mailbox, or nil and an error
 function Sync:look()
   local session = self.session
-  if session:has "QRESYNC" and not session.enabled.QRESYNC then
+  if self:has "QRESYNC" and not session.enabled.QRESYNC then
     local enabled, err = session:enable "QRESYNC"
     if not enabled then return nil, err end
   end
@@ -136,12 +150,13 @@ function Sync:look()
   if not mailbox then return nil, err end
   local same = self.before.uidvalidity == mailbox.uidvalidity
   if self.before.uidvalidity and not same then self:forget() end
-  if known and same and mailbox.highestmodseq then
-    self.gone = parse(mailbox.vanished):common(self.known)
-    return mailbox
-  elseif mailbox.exists == 0 then
+  if mailbox.exists == 0 then
     self.gone = self.known
     return mailbox
+  elseif known and same and mailbox.highestmodseq then
+    self.gone = parse(mailbox.vanished):common(self.known)
+    if self:adds_up(mailbox) then return mailbox end
+    self.changed, self.fresh = new_list(), new_list()
   end
   local compared, failure
   if self.before.highestmodseq and mailbox.highestmodseq then
@@ -214,19 +229,34 @@ end
 
 -- }======
 
+local function to_avoid(names)
+  local avoid = {}
+  for _, name in ipairs(names or {}) do
+    if name ~= "QRESYNC" and name ~= "CONDSTORE" then
+      error("sync: avoid may have \"QRESYNC\" and \"CONDSTORE\"", 0)
+    end
+    avoid[name] = true
+  end
+  avoid.QRESYNC = avoid.QRESYNC or avoid.CONDSTORE -- which builds on it
+  return avoid
+end
+
 --- Opens a mailbox and finds out what has changed in it.
 -- @param session   of starttls.imap; the mailbox stays open
 -- @param name      the mailbox
 -- @param state     what the last call returned, or nil: then everything is new
--- @param settings  read_only = true: open it with EXAMINE
+-- @param settings  read_only = true: open it with EXAMINE; avoid = { "QRESYNC", "CONDSTORE" }:
+--                  extensions not to use, for servers that have them wrong
 -- @return an iterator for a generic for of changes in the order in which to apply them:
 --         { type = "reset" } (UIDVALIDITY has changed: forget everything), { type = "vanished",
 --         uids = array }, { type = "flags", uid, flags }, { type = "new", uid, flags }; and the new
 --         state, a plain table to be kept until the next time once the changes are applied. The
 --         iterator asks the server nothing: other calls may be made meanwhile. Or nil and an error
 return function(session, name, state, settings)
+  settings = settings or {}
   local self = setmetatable({
-    session = session, name = name, before = state or {}, settings = settings or {},
+    session = session, name = name, before = state or {}, settings = settings,
+    avoid = to_avoid(settings.avoid),
     known = parse(state and state.uids), gone = ranges.new(),
     changed = new_list(), fresh = new_list(),
   }, Sync)
