@@ -229,6 +229,13 @@ static int operation_wake(lua_State *L) {
   return 0;
 }
 
+/* op:renew(): another call waits for it, whose time runs from now. */
+static int operation_renew(lua_State *L) {
+  struct l_operation *operation = luaL_checkudata(L, 1, STLS_OPERATION);
+  if (check_dialogue(L)) stls_session_begun(operation->session->session);
+  return 0;
+}
+
 /* op:gather(limit): literals of up to `limit` octets come as one piece from now on. */
 static int operation_gather(lua_State *L) {
   struct l_operation *operation = luaL_checkudata(L, 1, STLS_OPERATION);
@@ -251,6 +258,7 @@ static const luaL_Reg methods[] = {{"next", l_operation_next},
                                    {"tag", operation_tag},
                                    {"leave", operation_leave},
                                    {"wake", operation_wake},
+                                   {"renew", operation_renew},
                                    {NULL, NULL}};
 
 void l_open_operation(lua_State *L) {

@@ -48,6 +48,7 @@ struct stls_dialogue_config {
   bool has_password;       /* the caller can give one when asked */
   bool has_token;
   bool has_certificate; /* a client certificate: EXTERNAL may be chosen */
+  bool utf8;            /* POP3: UTF8 before authentication (RFC 6856) */
   enum stls_binding_policy binding;
   struct stls_limits limits;
 };
