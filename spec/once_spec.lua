@@ -114,6 +114,27 @@ end
 
 -- }======
 
+-- {====== POP3 ======
+
+local pop3_greeting = { "+OK hello\r\n" }
+local pop3_capa = { "^CAPA\r\n", "+OK\r\nSASL PLAIN\r\nPIPELINING\r\n.\r\n" }
+local pop3_auth = { "^AUTH PLAIN ", "+OK in\r\n" }
+local pop3_talk = { { "^RETR 1\r\n", "^QUIT\r\n", "+OK\r\nHello\r\n.\r\n+OK bye\r\n" } }
+
+local pop3_starttls = { pop3_greeting, { "^STLS", "+OK go\r\n" }, tls, pop3_capa, pop3_auth }
+local pop3_implicit = { tls, pop3_greeting, pop3_capa, pop3_auth }
+local pop3_eager = { { "^STLS", "+OK hello\r\n+OK go\r\n" }, tls, pop3_auth }
+
+local function retr(options)
+  return require "starttls.pop3".retr(options, 1)
+end
+
+local function is_retrieved(text)
+  assert.equal("Hello\r\n", text)
+end
+
+-- }======
+
 -- name, way, flights, round trips, call, check, options
 local calls = {
   { "SMTP with CHUNKING", "starttls", join(smtp_way("starttls", chunks), in_chunks), 8, send,
@@ -126,6 +147,10 @@ local calls = {
   { "IMAP", "implicit", join(imap_implicit, imap_talk(3)), 6, fetch, is_fetched },
   { "IMAP with known capabilities", "starttls", join(imap_eager, imap_talk(2)), 5, fetch,
     is_fetched, { eager = { "AUTH=PLAIN", "SASL-IR" } } },
+  { "POP3", "starttls", join(pop3_starttls, pop3_talk), 7, retr, is_retrieved },
+  { "POP3", "implicit", join(pop3_implicit, pop3_talk), 6, retr, is_retrieved },
+  { "POP3 with known capabilities", "starttls", join(pop3_eager, pop3_talk), 5, retr,
+    is_retrieved, { eager = { "SASL PLAIN", "PIPELINING" } } },
 }
 
 describe("a one-shot call", function()

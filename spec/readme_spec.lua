@@ -428,7 +428,7 @@ describe("README.md", function()
   -- Methods of lua/starttls/session.lua that are for the protocols' modules, not for scripts.
   local internal = { unasked = true, run = true, take = true, handle = true, drain = true,
     command = true, ask = true, judge = true, say_goodbye = true, describe = true, survey = true,
-    walk = true, retr_may_delete = true, capa_request = true }
+    walk = true, retr_may_delete = true, retr_and_quit = true, capa_request = true }
 
   -- The files that hold the methods of each class.
   local method_files = { session = { "session" }, smtp = { "smtp" }, imap = { "imap" },

@@ -22,4 +22,17 @@ function pop3.connect(given)
   return self, err
 end
 
+--- Connects, fetches one message and says goodbye, which rides along with the message where the
+-- server has PIPELINING. Deletes nothing.
+-- @param given  options for connect
+-- @param n      the message's number
+-- @param sink   as for session:retr
+-- @return as session:retr
+function pop3.retr(given, n, sink)
+  Pop3.number(n, "retr")
+  local self <close>, err = pop3.connect(given) -- luacheck: ignore
+  if not self then return nil, err end
+  return self:retr_and_quit(n, sink)
+end
+
 return pop3

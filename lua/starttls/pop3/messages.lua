@@ -56,6 +56,22 @@ function Pop3:retr(n, sink)
   return fetch(self, retr_request(n), sink)
 end
 
+--- Fetches a message and says goodbye, in one flight where the server lists PIPELINING.
+-- @return as retr
+function Pop3:retr_and_quit(n, sink)
+  local request, flight = retr_request(n), self:commands()
+  local finish = deliver(request, sink, self.string_limit)
+  local sent, err = flight:send(request)
+  if not sent then return finish(nil, err) end
+  local farewell = { "atom", "QUIT", during = "quit", form = "goodbye" }
+  local rides = flight:push(farewell)
+  local reply
+  reply, err = flight:await(request)
+  if reply then reply, err = self:judge("retr", reply) end
+  if rides then flight:await(farewell) else self:quit() end -- the message is what counts
+  return finish(reply, err)
+end
+
 --- Fetches a message's header and its first lines.
 -- @param n      message number
 -- @param lines  of the body; default 0
