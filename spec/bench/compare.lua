@@ -101,11 +101,13 @@ local function parser_alone()
   local lines = {}
   for number = 1, 5000 do
     local bob = '(("Bob Example" NIL "bob" "example.test"))'
-    lines[number] = ('* %d FETCH (UID %d FLAGS (\\Seen) '
-      .. 'INTERNALDATE "24-Nov-2026 00:00:00 +0000" RFC822.SIZE 1000 ENVELOPE ("Tue, 24 Nov 2026 00:00:00 +0000" "Message number %d" %s %s %s '
-      .. '(("Alice" NIL "alice" "example.test")) NIL NIL NIL "<%d@example.test>") '
-      .. 'BODYSTRUCTURE ("text" "plain" ("charset" "utf-8") NIL NIL "7bit" 1000 20 NIL NIL NIL NIL))\r\n')
-      :format(number, number, number, bob, bob, bob, number)
+    lines[number] = table.concat({
+      ("* %d FETCH (UID %d FLAGS (\\Seen)"):format(number, number),
+      'INTERNALDATE "24-Nov-2026 00:00:00 +0000" RFC822.SIZE 1000 ENVELOPE (',
+      ('"Tue, 24 Nov 2026 00:00:00 +0000" "Message %d" %s %s %s'):format(number, bob, bob, bob),
+      ('(("Alice" NIL "alice" "example.test")) NIL NIL NIL "<%d@example.test>")'):format(number),
+      'BODYSTRUCTURE ("text" "plain" ("charset" "utf-8") NIL NIL "7bit" 1000 20 NIL NIL NIL NIL))',
+    }, " ") .. "\r\n"
   end
   process.write_file(path, table.concat(lines))
   return shell.must("%s/parser-bench %s", os.getenv "STARTTLS_BUILD" or "build/5.4",
