@@ -50,8 +50,8 @@ LIB_LIBS    := $(addprefix -L,$(GNUTLS_LIBDIR) $(GSASL_LIBDIR) $(IDN2_LIBDIR) $(
                $(or $(shell pkg-config --libs $(LIBRARIES) 2>/dev/null),-lgnutls -lgsasl -lidn2 -lz) \
                $(if $(filter Darwin,$(SYSTEM)),-liconv)
 
-GMIME_CFLAGS = $(patsubst -I%,-isystem %,$(shell pkg-config --cflags gmime-3.0 2>/dev/null))
-GMIME_LIBS   = $(shell pkg-config --libs gmime-3.0 2>/dev/null)
+GMIME_CFLAGS := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags gmime-3.0 2>/dev/null))
+GMIME_LIBS   := $(shell pkg-config --libs gmime-3.0 2>/dev/null)
 
 WARNINGS    := -Wall -Wextra -pedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
                -Wpointer-arith -Wwrite-strings -Wvla -Wformat=2 -Wconversion -Wno-sign-conversion
