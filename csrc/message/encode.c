@@ -106,3 +106,17 @@ int l_random_token(lua_State *L) {
   lua_pushlstring(L, token, sizeof token);
   return 1;
 }
+
+/* mime.decode_phrase(text with encoded words) -> what it says, in UTF-8 (RFC 2047) */
+int l_decode_phrase(lua_State *L) {
+  size_t len;
+  const char *text = luaL_checklstring(L, 1, &len);
+  /* No octet becomes more than one character; GMime's memory is given back before Lua may raise. */
+  size_t size = 4 * len + 1;
+  char *copy = lua_newuserdatauv(L, size, 0);
+  char *decoded = g_mime_utils_header_decode_phrase(NULL, text);
+  g_strlcpy(copy, decoded, size);
+  g_free(decoded);
+  lua_pushstring(L, copy);
+  return 1;
+}

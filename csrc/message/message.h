@@ -17,5 +17,6 @@ int l_base64(lua_State *L);
 int l_quoted_printable(lua_State *L);
 int l_text_encoding(lua_State *L);
 int l_random_token(lua_State *L);
+int l_decode_phrase(lua_State *L);
 
 #endif

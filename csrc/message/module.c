@@ -26,6 +26,7 @@ static const luaL_Reg functions[] = {{"base64", l_base64},
                                      {"quoted_printable", l_quoted_printable},
                                      {"text_encoding", l_text_encoding},
                                      {"random_token", l_random_token},
+                                     {"decode_phrase", l_decode_phrase},
                                      {NULL, NULL}};
 
 int luaopen_starttls_mime(lua_State *L) {

@@ -4,11 +4,11 @@ if not package.loaded["starttls.mime"] and not package.searchpath("starttls.mime
   and not package.preload["starttls.mime"] then
   error("starttls is built without starttls.message (MESSAGE=no)", 0)
 end
-local mime = require "starttls.mime"
+local compose = require "starttls.message.compose"
 
 local message = {}
 
---- How a text is transferred best: "7bit", "quoted-printable" or "base64".
-message.text_encoding = mime.text_encoding
+--- Makes a message of a table of what it says; see starttls.message.compose.
+message.new = compose.new
 
 return message
