@@ -319,9 +319,9 @@ function addresses.to_ascii(address)
   elseif not core.is_8bit(address) then
     return address
   end
-  local domain, why = core.to_ascii(address:sub(at + 1))
-  if not domain then return nil, why end
-  return address:sub(1, at) .. domain
+  local labels, why = core.to_ascii(address:sub(at + 1))
+  if not labels then return nil, why end
+  return address:sub(1, at) .. labels
 end
 
 return addresses

@@ -14,7 +14,7 @@ end
 
 --- Adds a message to a mailbox (RFC 9051 6.3.12). Line ends become CRLF.
 -- @param mailbox   its name
--- @param message   string, open file or LTN12 source
+-- @param message   string, open file, LTN12 source, or a message of starttls.message
 -- @param settings  flags = { "\\Seen" }; date = seconds since the epoch, or a date-time of RFC 9051
 -- @return a table with uid and uidvalidity where the server tells (UIDPLUS); or nil and an error
 Imap.define("append", function(_, mailbox, message, settings)

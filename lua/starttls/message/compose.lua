@@ -1,10 +1,11 @@
 --- Messages from a table of what they say: header, body, and the envelope that goes with them.
--- May rely on starttls.mime and what is in starttls/message/.
+-- May rely on starttls.mime, starttls.content and what is in starttls/message/.
 --
 -- All that a script can do wrong raises in `compose.new`, before anything is written: an unknown
 -- field, a line break in a value, an address that can't be read. What is made there stays as it
 -- is; only files are read later, when the message is sent.
 local mime = require "starttls.mime"
+local content = require "starttls.content"
 local body = require "starttls.message.body"
 local header = require "starttls.message.header"
 local mailboxes = require "starttls.message.mailboxes"
@@ -246,7 +247,7 @@ local function message_part(given, what)
     kind, encoding, segments = "message/rfc822", "7bit", other:segments(false)
   elseif type(other) == "string" then
     kind, encoding, segments = body.message(function() return body.source { other } end)
-  elseif compose.is_message(other) then
+  elseif content.is_object(other) then
     kind, encoding, segments = body.message(function() return other:source() end)
   else
     misuse("%s must be a message, or the text of one", what)
@@ -373,13 +374,6 @@ end
 
 -- For scripts and sessions ----------------------------------------------------------------------
 
---- Whether a value can be attached as a message, or sent: an object with a method `source`.
-function compose.is_message(value)
-  local kind = type(value)
-  return (kind == "table" or kind == "userdata" and not io.type(value))
-    and type(value.source) == "function"
-end
-
 local known = { from = true, sender = true, to = true, cc = true, bcc = true, reply_to = true,
   subject = true, date = true, text = true, html = true, inline = true, attachments = true,
   headers = true, in_reply_to = true, references = true, message_id = true, utf8 = true }
@@ -411,11 +405,13 @@ end
 --- A source of the message, from its beginning, with CRLF as its line end; all of it 7bit,
 -- unless in UTF-8. Each call returns a new one.
 -- @param settings  optional: { utf8 = true } has header fields in UTF-8 as it is (RFC 6532)
+-- @return the source, and how many octets it gives
 function Composed:source(settings)
-  return body.source(self:segments(wants_utf8(self, settings)))
+  local segments = self:segments(wants_utf8(self, settings))
+  return body.source(segments), body.size(segments)
 end
 
---- How many octets that source gives.
+--- How many octets its source gives.
 function Composed:size(settings)
   return body.size(self:segments(wants_utf8(self, settings)))
 end

@@ -403,7 +403,7 @@ local function add_body(session, args, letter)
   end
   if body == "8BITMIME" then return true end
   -- A stream is declared as 8-bit where that is possible, as nobody can tell beforehand.
-  if whole and not core.is_8bit(message) then return true end
+  if letter.is_7bit or whole and not core.is_8bit(message) then return true end
   if body == "7BIT" then
     if whole then return unsupported "the message has 8-bit text, and 'body' says 7bit" end
   elseif session:has "8BITMIME" then
@@ -437,8 +437,8 @@ local steps = { add_body, add_utf8, add_size, add_asked }
 
 --- The MAIL command of an envelope that is complete.
 -- @param session  the session, for what the server offers
--- @param letter   from `check`, with `from`, `to`, and `size` where that is known; `with_utf8` is
---                 set here, and `recipients` reads it
+-- @param letter   from `check`, with `from`, `to`, and `size` where that is known, `is_7bit` where
+--                 the content is; `with_utf8` is set here, and `recipients` reads it
 -- @return typed arguments; or nil and an error, before anything is sent
 function parameters.mail(session, letter)
   local err, from, ok
@@ -485,7 +485,8 @@ end
 --- A letter's content, which holds a stream to what was said of it.
 -- @return a string, an open file or a source
 function parameters.content(letter)
-  if letter.asked.body ~= "7BIT" or type(letter.message) == "string" then return letter.message end
+  local is_checked = letter.is_7bit or type(letter.message) == "string"
+  if letter.asked.body ~= "7BIT" or is_checked then return letter.message end
   local source = content.source(letter.message, "send: 'message'")
   return function()
     local piece, err = source()
