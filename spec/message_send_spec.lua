@@ -79,7 +79,7 @@ describe("a composed message with real servers", function()
         { name = "日本", group = { "x@example.test" } } },
       cc = "o'neil@example.test", bcc = "secret@example.test", subject = "Rapport – été 📈",
       date = 1700000000, in_reply_to = "<a@b>", message_id = "<id@example.test>",
-      text = ("Viele Grüße aus Köln\n"):rep(9), html = "<img src='cid:logo'>",
+      text = "Viele herzliche Grüße aus dem Sauerland im Dezember\n", html = "<img src='cid:logo'>",
       inline = { logo = { content = "GIF89a", type = "image/gif" } },
       attachments = { { file = path }, { message = inner, name = "a b.eml" } },
     }
