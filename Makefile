@@ -6,6 +6,8 @@
 #   make check     install what it needs, then let every tool look for faults
 #   make install   what LuaRocks runs after `make`
 #
+#   make MESSAGE=no   the same without starttls.message, and without GMime
+#
 # Single steps: deps, spec, format, valgrind, clean, and each name in CHECKS.
 # What a step needs is only ever installed by demo, test, check and deps.
 
@@ -21,13 +23,13 @@ all: build
 
 # --- Debian packages, by what needs them -------------------------------------
 
-BUILD_PACKAGES := gcc libc6-dev make pkg-config liblua5.4-dev libgnutls28-dev libgsasl-dev libidn2-dev zlib1g-dev
+BUILD_PACKAGES := gcc libc6-dev make pkg-config liblua5.4-dev libgnutls28-dev libgsasl-dev libidn2-dev zlib1g-dev libgmime-3.0-dev
 DEMO_PACKAGES  := $(BUILD_PACKAGES) lua5.4 lua-socket lua-filesystem openssl procps \
                   dovecot-imapd dovecot-pop3d dovecot-lmtpd exim4-daemon-heavy
-TEST_PACKAGES  := $(DEMO_PACKAGES) ca-certificates lua-sec lua-luaossl lua-cqueues lua-busted luarocks git
+TEST_PACKAGES  := $(DEMO_PACKAGES) ca-certificates lua-sec lua-luaossl lua-cqueues lua-busted luarocks git python3
 CHECK_PACKAGES := $(TEST_PACKAGES) clang clang-format clang-tidy libclang-rt-14-dev cppcheck \
                   lua-check valgrind
-BENCH_PACKAGES := $(TEST_PACKAGES) bash curl python3
+BENCH_PACKAGES := $(TEST_PACKAGES) bash curl
 PACKAGES       ?= $(CHECK_PACKAGES)
 
 # --- Compiler and flags ------------------------------------------------------
@@ -35,6 +37,7 @@ PACKAGES       ?= $(CHECK_PACKAGES)
 # runs this file. Our own flags have names of their own, so that they always apply.
 
 LIBRARIES   := gnutls libgsasl libidn2 zlib
+MESSAGE     ?= yes# no: without starttls.message, which needs GMime
 SYSTEM      := $(shell uname -s)
 CFLAGS      ?= -O2 -g -fPIC
 LIBFLAG     ?= $(if $(filter Darwin,$(SYSTEM)),-bundle -undefined dynamic_lookup,-shared)
@@ -46,6 +49,9 @@ LIB_CFLAGS  := $(addprefix -I,$(GNUTLS_INCDIR) $(GSASL_INCDIR) $(IDN2_INCDIR) $(
 LIB_LIBS    := $(addprefix -L,$(GNUTLS_LIBDIR) $(GSASL_LIBDIR) $(IDN2_LIBDIR) $(ZLIB_LIBDIR)) \
                $(or $(shell pkg-config --libs $(LIBRARIES) 2>/dev/null),-lgnutls -lgsasl -lidn2 -lz) \
                $(if $(filter Darwin,$(SYSTEM)),-liconv)
+
+GMIME_CFLAGS := $(patsubst -I%,-isystem %,$(shell pkg-config --cflags gmime-3.0 2>/dev/null))
+GMIME_LIBS   := $(shell pkg-config --libs gmime-3.0 2>/dev/null)
 
 WARNINGS    := -Wall -Wextra -pedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
                -Wpointer-arith -Wwrite-strings -Wvla -Wformat=2 -Wconversion -Wno-sign-conversion
@@ -61,29 +67,39 @@ OWN_LDFLAGS := -Wl,-z,nodelete -Wl,-z,now -Wl,-z,relro
 endif
 
 # --- What is built -----------------------------------------------------------
-# csrc/{base,mail,net,session} make a C library that knows nothing of Lua;
-# csrc/lua is the binding. An object keeps its floor's folder.
+# csrc/{base,mail,net,session} make a C library that knows nothing of Lua; csrc/lua is the
+# binding. csrc/message is a module of its own. An object keeps its floor's folder.
 
 CORE_SOURCES := $(sort $(foreach floor,base mail net session,$(wildcard csrc/$(floor)/*.c)))
 LUA_SOURCES  := $(sort $(wildcard csrc/lua/*.c))
-SOURCES      := $(CORE_SOURCES) $(LUA_SOURCES)
+MIME_SOURCES := $(if $(filter no,$(MESSAGE)),,$(sort $(wildcard csrc/message/*.c)))
+SOURCES      := $(CORE_SOURCES) $(LUA_SOURCES) $(MIME_SOURCES)
 HEADERS      := $(sort $(wildcard csrc/*/*.h))
 FORMATTED    := $(SOURCES) $(HEADERS) $(sort $(wildcard spec/*/*.[ch]))
 CORE_OBJECTS := $(CORE_SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
 LUA_OBJECTS  := $(LUA_SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
+MIME_OBJECTS := $(MIME_SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
 LIBRARY      := $(BUILD)/libstarttls.a
 MODULE       := $(BUILD)/starttls/core.so
+MIME_MODULE  := $(if $(MIME_SOURCES),$(BUILD)/starttls/mime.so)
+MODULES      := $(MODULE) $(MIME_MODULE)
 
 COMPILE = $(CC) $(OWN_CFLAGS) $(CFLAGS)
 LINK    = $(CC) $(CFLAGS) $(LIBFLAG) $(OWN_LDFLAGS) $(LDFLAGS)
 
-build: $(LIBRARY) $(MODULE)
+build: $(LIBRARY) $(MODULES)
 library: $(LIBRARY)
 
 $(MODULE): $(LUA_OBJECTS) $(LIBRARY)
 	@mkdir -p $(@D)
 	@echo "link $@"
 	$(Q)$(LINK) -o $@ $(LUA_OBJECTS) $(LIBRARY) $(LIB_LIBS) -pthread
+
+# It has what it needs of base/ by itself; the two modules never see each other.
+$(BUILD)/starttls/mime.so: $(MIME_OBJECTS) $(LIBRARY)
+	@mkdir -p $(@D)
+	@echo "link $@"
+	$(Q)$(LINK) -o $@ $(MIME_OBJECTS) $(LIBRARY) $(GMIME_LIBS) -pthread
 
 $(LIBRARY): $(CORE_OBJECTS) $(BUILD)/objects
 	@rm -f $@
@@ -92,21 +108,21 @@ $(LIBRARY): $(CORE_OBJECTS) $(BUILD)/objects
 $(BUILD)/obj/%.o: csrc/%.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	@echo "cc $<"
-	$(Q)$(COMPILE) -MMD -MP -c -o $@ $<
+	$(Q)$(COMPILE) $(if $(filter message/%,$*),$(GMIME_CFLAGS)) -MMD -MP -c -o $@ $<
 
 # These two change only when what they hold does, so that another compiler, other flags
 # or another Lua never meet yesterday's objects, and a removed source leaves none behind.
 $(BUILD)/flags: TEXT = $(COMPILE) : $(LINK) $(LIB_LIBS)
-$(BUILD)/objects: TEXT = $(CORE_OBJECTS) $(LUA_OBJECTS)
+$(BUILD)/objects: TEXT = $(CORE_OBJECTS) $(LUA_OBJECTS) $(MIME_OBJECTS)
 $(BUILD)/flags $(BUILD)/objects: always | libraries
 	@mkdir -p $(@D)
 	@echo "$(TEXT)" | cmp -s - $@ || echo "$(TEXT)" > $@
 
 # Says what to install when a library is missing.
 libraries:
-	@sh spec/tools/libraries.sh $(LIBRARIES)
+	@sh spec/tools/libraries.sh $(LIBRARIES) $(if $(MIME_SOURCES),gmime-3.0)
 
--include $(CORE_OBJECTS:.o=.d) $(LUA_OBJECTS:.o=.d)
+-include $(CORE_OBJECTS:.o=.d) $(LUA_OBJECTS:.o=.d) $(MIME_OBJECTS:.o=.d)
 
 # --- Install (LuaRocks sets INST_*; by hand: PREFIX, DESTDIR) ----------------
 
@@ -116,7 +132,7 @@ INST_LUADIR ?= $(DESTDIR)$(PREFIX)/share/lua/$(LUA_VERSION)
 
 install: build
 	mkdir -p "$(INST_LIBDIR)/starttls" "$(INST_LUADIR)/starttls"
-	cp $(MODULE) "$(INST_LIBDIR)/starttls/core.so"
+	cp $(MODULES) "$(INST_LIBDIR)/starttls/"
 	cp -R lua/starttls/. "$(INST_LUADIR)/starttls/"
 
 # --- Demo and tests ----------------------------------------------------------
@@ -170,7 +186,7 @@ check-format:
 
 check-tidy:
 	@printf '%s\n' $(SOURCES) | xargs -P $(JOBS) -n 1 sh -c \
-	  'clang-tidy --quiet "$$@" -- $(OWN_CFLAGS) 2>/dev/null' clang-tidy
+	  'clang-tidy --quiet "$$@" -- $(OWN_CFLAGS) $(GMIME_CFLAGS) 2>/dev/null' clang-tidy
 
 check-cppcheck:
 	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 -j $(JOBS) -Icsrc \
@@ -181,7 +197,7 @@ check-luacheck:
 	luacheck --quiet --no-color .
 
 house: build
-	$(LUA) spec/check/house.lua . $(BUILD)
+	$(LUA) spec/check/house.lua . $(BUILD) $(notdir $(MODULES))
 
 # The specs on a module built with AddressSanitizer and UBSan; a leak is an error.
 # Left out: specs that measure memory, and those that build another module.

@@ -24,6 +24,7 @@ external_dependencies = {
   GSASL = { header = "gsasl.h" },
   IDN2 = { header = "idn2.h" },
   ZLIB = { header = "zlib.h" },
+  GMIME = { header = "gmime-3.0/gmime/gmime.h" }, -- where it is, and GLib, pkg-config tells
 }
 
 build = {

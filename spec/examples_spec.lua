@@ -86,6 +86,31 @@ describe("examples/", function()
     end)
   end)
 
+  describe("send_report.lua", function()
+    it("sends text and HTML with a picture, and the report, under readable names", function()
+      process.write_file(dir .. "/logo.png", "\x89PNG\r\n")
+      process.write_file(dir .. "/report.pdf", ("%PDF-1.7 \0\1\2\n"):rep(20000))
+      local ok, output = run("send_report", "smtp", ("%s/logo.png %s/report.pdf "):format(dir, dir)
+        .. "'Bob Bø <bob@example.test>' 'alice@example.test, refused@example.test'")
+      assert.is_false(ok)
+      assert.equal("accepted\talice@example.test\n"
+        .. "refused\trefused@example.test\t550\tno such user here\n", output)
+      wait_for_mail "alice"
+      local read = shell.must("python3 spec/support/read_mail.py encoded %s",
+        mail:inbox("alice")[1].path)
+      local function hex(text)
+        return (text:gsub(".", function(c) return ("%02x"):format(c:byte()) end))
+      end
+      local today = os.date "!%Y-%m-%d"
+      assert.matches("field Subject " .. hex("Report – " .. today), read, 1, true)
+      assert.matches("part 1.1.2.2 image/png inline " .. hex "logo.png" .. " " .. hex "<logo>"
+        .. " " .. hex "\x89PNG\r\n", read, 1, true)
+      assert.matches("part 1.2 application/pdf attachment " .. hex("report – " .. today .. ".pdf")
+        .. " - " .. hex(process.read_file(dir .. "/report.pdf")) .. "\n", read .. "\n", 1, true)
+      assert.is_nil(read:find("defect", 1, true))
+    end)
+  end)
+
   describe("fetch.lua", function()
     it("lists the unseen messages, saves each, and leaves them unseen", function()
       local first, second = letter "First", letter("Second", ("0123456789abcd\r\n"):rep(20000))
@@ -218,8 +243,9 @@ describe("examples/", function()
   end)
 
   it("are all run by a spec", function()
-    local known = { ["send.lua"] = true, ["fetch.lua"] = true, ["pop3_download.lua"] = true,
-      ["roundtrip.lua"] = true, ["mirror.lua"] = true }
+    local known = { ["send.lua"] = true, ["send_report.lua"] = true, ["fetch.lua"] = true,
+      ["pop3_download.lua"] = true, ["roundtrip.lua"] = true,
+      ["mirror.lua"] = true } -- by mirror_spec.lua
     for _, name in ipairs(files_in "examples") do assert.is_true(known[name], name) end
   end)
 end)

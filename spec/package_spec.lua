@@ -51,14 +51,15 @@ describe("the rock #package", function()
       name = name:gsub("/init%.lua$", ""):gsub("%.lua$", ""):gsub("/", ".")
       shell.must(in_tree(("lua5.4 -e 'require %q'"):format(name)))
     end
-    shell.must(in_tree "lua5.4 -e 'require \"starttls.core\"'")
+    shell.must(in_tree "lua5.4 -e 'require \"starttls.core\" require \"starttls.mime\"'")
   end)
 
   it("installs nothing but modules", function()
     local files = shell.must("cd %s/tree && find lib/lua share/lua -type f | LC_ALL=C sort", dir)
+    local modules = { ["lib/lua/5.4/starttls/core.so"] = true,
+      ["lib/lua/5.4/starttls/mime.so"] = true }
     for file in files:gmatch "[^\n]+" do
-      assert.is_true(file == "lib/lua/5.4/starttls/core.so"
-        or file:find "^share/lua/5%.4/starttls/.*%.lua$" ~= nil, file)
+      assert.is_true(modules[file] or file:find "^share/lua/5%.4/starttls/.*%.lua$" ~= nil, file)
     end
   end)
 
@@ -66,6 +67,40 @@ describe("the rock #package", function()
     shell.must("cc -std=c11 -Wall -o %s/states spec/support/states.c "
       .. "$(pkg-config --cflags --libs lua5.4) -pthread", dir)
     shell.must(in_tree(dir .. "/states 'require \"starttls.core\" require \"starttls.smtp\"'"))
+    shell.must(in_tree(dir .. "/states 'require \"starttls.message\"'"))
+  end)
+
+  it("has GLib and GMime in a process only when starttls.message is required", function()
+    local program = "lua5.4 -e 'require \"starttls.smtp\" require \"starttls.imap\" "
+      .. "require \"starttls.pop3\" require \"starttls.lmtp\" %s "
+      .. "for line in io.lines \"/proc/self/maps\" do print(line) end'"
+    local without = shell.must("%s", in_tree(program:format ""))
+    assert.matches("starttls/core%.so", without)
+    assert.is_nil(without:find "mime")
+    assert.is_nil(without:find "libglib")
+    local with = shell.must("%s", in_tree(program:format "require \"starttls.message\""))
+    assert.matches("libgmime", with)
+    assert.matches("libglib", with)
+  end)
+
+  it("is built without GMime by make MESSAGE=no, and says so to who wants it", function()
+    shell.must("cp -R %s/starttls-0.0.1 %s/small", dir, dir)
+    -- A pkg-config that does not know GMime, as on a machine without it.
+    shell.write(dir .. "/bin/pkg-config", '#!/bin/sh\ncase "$*" in *gmime*) exit 1;; esac\n'
+      .. 'exec /usr/bin/pkg-config "$@"\n')
+    shell.must("chmod 755 %s/bin/pkg-config", dir)
+    local make = ("cd %s/small && %s PATH=%s/bin:$PATH make -j2 "):format(dir, CLEAN, dir)
+    local ok, output = shell.run("%s", make)
+    assert.is_false(ok)
+    assert.matches("libgmime-3.0-dev", output, 1, true)
+    assert.matches("MESSAGE=no", output, 1, true)
+    shell.must("%s", make .. "MESSAGE=no install house PREFIX=" .. dir .. "/prefix")
+    local run = CLEAN .. ("LUA_PATH='%s/prefix/share/lua/5.4/?.lua' "):format(dir)
+      .. ("LUA_CPATH='%s/prefix/lib/lua/5.4/?.so' lua5.4 -e "):format(dir)
+    shell.must("%s", run .. "'require \"starttls.smtp\"'")
+    ok, output = shell.run("%s", run .. "'require \"starttls.message\"'")
+    assert.is_false(ok)
+    assert.matches("built without starttls.message (MESSAGE=no)", output, 1, true)
   end)
 
   it("says through LuaRocks which library's header is missing", function()
@@ -81,7 +116,7 @@ describe("the rock #package", function()
       .. "%s PKG_CONFIG_PATH= PKG_CONFIG_LIBDIR=%s make", dir, CLEAN, dir)
     assert.is_false(ok)
     for _, word in ipairs { "gnutls", "libgnutls28-dev", "gnutls-devel", "libgsasl-dev",
-      "libidn2-dev", "zlib1g-dev", "brew install" } do
+      "libidn2-dev", "zlib1g-dev", "libgmime-3.0-dev", "brew install" } do
       assert.matches(word, output, 1, true)
     end
   end)

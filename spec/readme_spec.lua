@@ -237,6 +237,20 @@ describe("README.md", function()
         assert.equal(1, #mail:inbox "alice")
       end,
     },
+    ["Composing"] = {
+      before = function()
+        process.write_file(dir .. "/logo.png", "PNG")
+        process.write_file(dir .. "/report.pdf", "PDF")
+      end,
+      after = function()
+        for _, user in ipairs { "alice", "bob" } do
+          local text = process.read_file(wait_for_mail(user, 1)[1].path)
+          assert.matches("\nSubject: Rapport =?UTF-8?", text, 1, true)
+          assert.matches("filename*=UTF-8''donn%C3%A9es.csv", text, 1, true)
+          assert.is_nil(text:lower():find("bcc:", 1, true))
+        end
+      end,
+    },
     ["Authentication"] = {
       before = function()
         local certificate = mail.ca:issue { name = "alice", client = true }
@@ -462,6 +476,35 @@ describe("README.md", function()
     for name in source:gmatch '\nImap%.define%("([%l_]+)"' do names[name] = true end
     return names
   end
+
+  it("lists in docs/message.md what messages are made of, and no other", function()
+    local text = process.read_file "docs/message.md"
+    local source = process.read_file "lua/starttls/message/compose.lua"
+    local function told(heading)
+      local found, names = text:match("| " .. heading .. ".-\n|[- |]+\n(.-)\n\n"), {}
+      for cell in ("\n" .. found):gmatch "\n| ([^|]+) |" do
+        for name in cell:gmatch "`([%l_%d]+)" do names[name] = true end
+      end
+      return names
+    end
+    local function taken(...)
+      local names = {}
+      for _, variable in ipairs { ... } do
+        for name in source:match("local " .. variable .. " = (%b{})"):gmatch "([%l_%d]+) =" do
+          names[name] = true
+        end
+      end
+      return names
+    end
+    assert.same(taken "known", told "field of `new`")
+    assert.same(taken("file_fields", "message_fields"), told "field of an attachment")
+    local methods = { tostring = true, message_id = true, date = true, subject = true }
+    for name in source:gmatch "\nfunction Composed:([%l][%l_]*)%(" do
+      if name ~= "segments" then methods[name] = true end -- for bodies of other messages
+    end
+    assert.same(methods, told "of a composed message")
+    for name in pairs(require "starttls.message") do assert.is_truthy(text:find("`" .. name)) end
+  end)
 
   for protocol, from_to in pairs {
     session = { "### All sessions", "### SMTP" }, smtp = { "### SMTP", "### IMAP" },

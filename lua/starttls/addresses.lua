@@ -1,11 +1,13 @@
 --- Address lists of message headers (RFC 5322 3.4, with the obsolete forms of 4.4) as the
 -- addresses that an envelope takes (RFC 5321 4.1.2).
--- May rely on nothing.
+-- May rely on starttls.core.
 --
 -- Strict about what decides where a message goes, tolerant about the rest: display names,
 -- comments, groups, routes and empty elements are read over; "a..b"@example.net comes out
 -- quoted, as RFC 5321 wants it. What could be read in two ways is refused. UTF-8 is taken
 -- anywhere (RFC 6532). One pass over the text, and one over its tokens: the time is linear.
+local core = require "starttls.core"
+
 local addresses = {}
 
 local atext = "A-Za-z0-9!#$%%&'*+/=?^_`{|}~\x80-\xff-" -- RFC 5322 3.2.3, RFC 6532 3.2
@@ -85,14 +87,16 @@ local function read_other(text, at)
   return nil, "it has a character that belongs into quotes"
 end
 
---- @return an array of tokens, or nil and the reason
-local function tokens_of(text)
+--- @param places  filled with where each token begins, if given
+-- @return an array of tokens, or nil and the reason
+local function tokens_of(text, places)
   local tokens, at = {}, 1
   while at <= #text do
     local read = readers[text:sub(at, at)] or read_other
     local after, token = read(text, at)
     if not after then return nil, token end
     tokens[#tokens + 1] = token
+    if places and token then places[#tokens] = at end
     at = after
   end
   return tokens
@@ -222,31 +226,102 @@ local function mailbox(tokens, first)
   return address, at
 end
 
---- Reads an address list: the unfolded body of a To field, say.
+--- Goes over the mailboxes and groups of a list.
 -- A semicolon between addresses counts as a comma, as some programs write it.
+-- @param take  called with "mailbox", its first token, its address, and the token behind it;
+--              "group", the first token of its name, and the colon's; "end" of the group
+-- @return true; or nil and the reason in words
+local function walk(tokens, take)
+  local at, in_group = 1, false
+  while tokens[at] do
+    local kind = tokens[at].kind
+    local behind = after_words(tokens, at)
+    if kind == "," or kind == ";" then
+      if in_group and kind == ";" then
+        in_group = false
+        take "end"
+      end
+      at = at + 1
+    elseif behind > at and kind_at(tokens, behind) == ":" then -- "name: a, b;"
+      if in_group then return nil, "a group is in another" end
+      take("group", at, behind)
+      in_group, at = true, behind + 1
+    else
+      local address, after = mailbox(tokens, at)
+      if not address then return nil, after end
+      take("mailbox", at, address, after)
+      at = after
+    end
+  end
+  return true
+end
+
+--- Reads an address list: the unfolded body of a To field, say.
 -- @param text  the list
 -- @return an array of addresses, empty for empty groups; or nil and the reason in words
 function addresses.parse(text)
   local tokens, why = tokens_of(text)
   if not tokens then return nil, why end
-  local list, at, in_group = {}, 1, false
-  while tokens[at] do
-    local kind = tokens[at].kind
-    local behind = after_words(tokens, at)
-    if kind == "," or kind == ";" then
-      in_group = in_group and kind == ","
-      at = at + 1
-    elseif behind > at and kind_at(tokens, behind) == ":" then -- "name: a, b;"
-      if in_group then return nil, "a group is in another" end
-      in_group, at = true, behind + 1
-    else
-      local address, after = mailbox(tokens, at)
-      if not address then return nil, after end
-      list[#list + 1] = address
-      at = after
-    end
-  end
+  local list = {}
+  local ok
+  ok, why = walk(tokens, function(event, _, address)
+    if event == "mailbox" then list[#list + 1] = address end
+  end)
+  if not ok then return nil, why end
   return list
+end
+
+--- The words of a name from one token to the one before another, with a blank where one was.
+-- Encoded words stay as they are.
+local function name_of(text, tokens, places, first, stop)
+  local parts = {}
+  for at = first, stop - 1 do
+    if at > first and text:find("^[ \t)]", places[at] - 1) then parts[#parts + 1] = " " end
+    parts[#parts + 1] = tokens[at].value
+  end
+  return #parts > 0 and table.concat(parts) or nil
+end
+
+--- Reads an address list with its names.
+-- @param text  the list
+-- @return an array of { name, address }, where the name may be missing, and of
+--         { name, group = array }; or nil and the reason in words
+function addresses.mailboxes(text)
+  local places = {}
+  local tokens, why = tokens_of(text, places)
+  if not tokens then return nil, why end
+  local all = {}
+  local list = all
+  local ok
+  ok, why = walk(tokens, function(event, first, it, after)
+    if event == "mailbox" then
+      local bracket = first
+      while bracket < after and tokens[bracket].kind ~= "<" do bracket = bracket + 1 end
+      local name = bracket < after and name_of(text, tokens, places, first, bracket)
+      list[#list + 1] = { name = name or nil, address = it }
+    elseif event == "group" then
+      all[#all + 1] = { name = name_of(text, tokens, places, first, it), group = {} }
+      list = all[#all].group
+    else
+      list = all
+    end
+  end)
+  if not ok then return nil, why end
+  return all
+end
+
+--- An address for one that is not to see UTF-8: its domain in A-labels (RFC 5891).
+-- @return the address, or nil and why there is none
+function addresses.to_ascii(address)
+  local at = address:find "@[^@]*$" or #address + 1
+  if core.is_8bit(address:sub(1, at - 1)) then
+    return nil, "its local part is not ASCII"
+  elseif not core.is_8bit(address) then
+    return address
+  end
+  local labels, why = core.to_ascii(address:sub(at + 1))
+  if not labels then return nil, why end
+  return address:sub(1, at) .. labels
 end
 
 return addresses

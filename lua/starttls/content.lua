@@ -4,6 +4,10 @@
 -- A source is a function that returns the next piece, nil at the end, or nil and
 -- an error. A sink is a function that takes a piece, and nil at the end, and
 -- returns true, or nil and an error.
+--
+-- A message may also be an object: a value with a method `source`, which returns such a function
+-- each time it is called, for octets whose line end is CRLF, and their number where it is known.
+-- starttls.message makes objects; nothing here knows how.
 local errors = require "starttls.error"
 
 local content = {}
@@ -14,7 +18,14 @@ local function is_open_file(value)
   return io.type(value) == "file"
 end
 
---- A source for a message given as a string, an open file or a function.
+--- Whether a value is a message as an object.
+function content.is_object(value)
+  local kind = type(value)
+  return (kind == "table" or kind == "userdata" and not io.type(value))
+    and type(value.source) == "function"
+end
+
+--- A source for a message given as a string, an open file, a function or an object.
 -- @param message  what the caller gave
 -- @param what     its name, for errors
 -- @return the source, and the message's size in octets where that is known at once.
@@ -31,6 +42,8 @@ function content.source(message, what)
     return function() return message:read(piece_size) end, nil
   elseif type(message) == "function" then
     return message, nil
+  elseif content.is_object(message) then
+    return message:source()
   end
   error(("%s must be a string, an open file or a source function, not %s")
     :format(what, io.type(message) or type(message)), 0)
@@ -166,6 +179,7 @@ end
 -- @return source, size, whether it has a NUL; or nil and an error
 function content.measured(message, what, as_is)
   local source, size = content.source(message, what)
+  if size and content.is_object(message) then return source, size, false end
   if size then
     local has_nul = message:find("\0", 1, true) ~= nil
     if as_is or has_nul then return source, size, has_nul end

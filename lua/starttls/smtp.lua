@@ -4,6 +4,7 @@ local session = require "starttls.session"
 local content = require "starttls.content"
 local envelope = require "starttls.envelope"
 local Letter = require "starttls.smtp.letter"
+local objects = require "starttls.smtp.objects"
 local Outbox = require "starttls.smtp.outbox"
 local parameters = require "starttls.smtp.parameters"
 local queries = require "starttls.smtp.queries"
@@ -43,16 +44,28 @@ end
 -- @return see parameters.check; also `size`, where it is known. Raises on misuse.
 local function plan_of(given)
   local plan = parameters.check(given)
-  if type(plan.message) ~= "string" then content.source(plan.message, "send: 'message'") end
+  local is_checked = type(plan.message) == "string" or content.is_object(plan.message)
+  if not is_checked then content.source(plan.message, "send: 'message'") end
   plan.size = size_of(plan.message)
   return plan
+end
+
+--- Completes a plan's envelope, and takes the blind copies out of its message.
+-- @return true, or nil and an error
+local function complete(self, plan)
+  if content.is_object(plan.message) then
+    local ok, it = objects.adopt(self, plan)
+    if not ok then return nil, it end
+    if it then return true end
+  end
+  return envelope.complete(plan)
 end
 
 --- Makes a letter of a plan, with all that can be done before a byte is sent.
 -- @return the letter, or nil and an error
 local function address(self, plan)
   local is_addressed, addresses = plan.to ~= nil, {}
-  local ok, err = envelope.complete(plan)
+  local ok, err = complete(self, plan)
   if not ok then return nil, err end
   if not is_addressed then plan.to = parameters.recipient_list(plan.to, plan.notify) end
   local mail, recipients
@@ -93,7 +106,8 @@ local function send_letter(self, letter, farewell)
 end
 
 --- Sends one message.
--- @param given  message (string, open file or LTN12 source; line ends become CRLF on the wire),
+-- @param given  message (string, open file, LTN12 source, or a message of starttls.message; line
+--               ends become CRLF on the wire),
 --               from (address, "" for the null sender) and to (address or array), which the
 --               message's header tells where they are missing, and what extensions add: see
 --               README.md, "The envelope"

@@ -9,6 +9,7 @@ table='
       libgsasl    2.0    GSASL     libgsasl-dev     libgsasl-devel  gsasl-dev    gsasl
       libidn2     2.0    IDN2      libidn2-dev      libidn2-devel   libidn2-dev  libidn2
       zlib        1.2.11 ZLIB      zlib1g-dev       zlib-devel      zlib-dev     zlib
+      gmime-3.0   3.2    GMIME     libgmime-3.0-dev gmime30-devel   gmime-dev    gmime
 '
 
 status=0
@@ -31,8 +32,11 @@ Install its development package:
   Alpine          apk add pkgconf $6
   macOS           brew install pkgconf $7
 or, if it is in a place of its own, set PKG_CONFIG_PATH, or $3_DIR for LuaRocks.
-
 TEXT
+  if [ "$1" = gmime-3.0 ]; then
+    echo "Only starttls.message needs it: make MESSAGE=no builds the rest." >&2
+  fi
+  echo >&2
   status=1
 done
 exit $status

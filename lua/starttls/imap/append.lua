@@ -108,7 +108,8 @@ end
 --- Adds a message to a mailbox (RFC 9051 6.3.12). Line ends become CRLF, unless it is binary.
 -- @param mailbox   its name. Where it does not exist the error's `status` is "TRYCREATE" if it
 --                  could be created
--- @param message   string, open file or LTN12 source; or an array of parts (CATENATE, RFC 4469):
+-- @param message   string, open file, LTN12 source or message of starttls.message; or an array of
+--                  parts (CATENATE, RFC 4469):
 --                  of these, and of tables that name a message or a part of one on this server:
 --                  { mailbox, uid, uidvalidity, section = "1.2", partial = "0.1024" (octets from,
 --                  how many; needs URL-PARTIAL) }, of which section, partial and uidvalidity may

@@ -11,7 +11,7 @@ Letter.__index = Letter
 --- Makes a letter.
 -- @param from     the sender's address
 -- @param to       array of the recipients' addresses
--- @param message  string, open file or source
+-- @param message  string, open file, source, or an object (see starttls.content)
 -- @param binary   whether the content passes as it is
 -- Fields that are its maker's to fill in:
 --   mail            typed arguments of MAIL: "path", the sender's address, parameters
@@ -43,7 +43,8 @@ end
 
 --- Whether the content can be sent more than once.
 function Letter:is_repeatable()
-  return type(self.message) == "string" or self.position ~= nil
+  local message = self.message
+  return type(message) == "string" or self.position ~= nil or content.is_object(message)
 end
 
 --- Makes the content repeatable: what can be read only once is put into a temporary file.
@@ -75,7 +76,7 @@ function Letter:rewind()
   end
   self.piece, self.source, self.file = nil, nil, nil
   if io.type(message) ~= "file" then
-    self.source = message
+    self.source = content.source(message)
   else
     self.file = message
     if self.position then message:seek("set", self.position) end

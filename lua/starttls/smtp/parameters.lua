@@ -1,10 +1,12 @@
 --- What an envelope asks of the server: the parameters of MAIL and RCPT that extensions define.
--- May rely on starttls.core, starttls.arguments, starttls.content and starttls.error.
+-- May rely on starttls.core, starttls.addresses, starttls.arguments, starttls.content and
+-- starttls.error.
 --
 -- In two steps. `check` looks at what the caller gave, and raises on misuse. `mail` and
 -- `recipients` hold it against what the server offers and announces, and fail with an error of
 -- kind "unsupported": nothing that was asked for is ever left out silently. Both before MAIL.
 local core = require "starttls.core"
+local addresses = require "starttls.addresses"
 local arguments = require "starttls.arguments"
 local content = require "starttls.content"
 local errors = require "starttls.error"
@@ -58,20 +60,6 @@ local function check_address(address, what)
   check_type(address, "string", what)
   if not utf8.len(address) then misuse("%s is not valid UTF-8", what) end
   return address
-end
-
---- An address for a server that is not to see UTF-8: its domain in A-labels (RFC 5891).
--- @return the address, or nil and why there is none
-local function ascii_address(address)
-  local at = address:find "@[^@]*$" or #address + 1
-  if core.is_8bit(address:sub(1, at - 1)) then
-    return nil, "its local part is not ASCII"
-  elseif not core.is_8bit(address) then
-    return address
-  end
-  local domain, why = core.to_ascii(address:sub(at + 1))
-  if not domain then return nil, why end
-  return address:sub(1, at) .. domain
 end
 
 --- RFC 3461 4.2, 4.4: what xtext stands for is printable.
@@ -170,7 +158,7 @@ local function check_auth(value)
   check_printable(value, "'auth'")
   if value == "<>" then return value end
   if not value:find "[^@]@[^@]" then misuse "'auth' must be an address or \"<>\"" end
-  local address, why = ascii_address(value)
+  local address, why = addresses.to_ascii(value)
   if not address then misuse("'auth' must be ASCII: %s", why) end
   return address
 end
@@ -381,7 +369,7 @@ end
 function parameters.wire_address(address, with_utf8)
   if with_utf8 then return address end
   if not core.is_8bit(address) then return address end
-  local ascii, why = ascii_address(address)
+  local ascii, why = addresses.to_ascii(address)
   if ascii and #ascii <= 254 then return ascii end
   why = why or "it is longer than 254 octets then"
   return unsupported("without SMTPUTF8 the address %s can't be sent: %s", address, why)
@@ -432,7 +420,7 @@ local function add_body(session, args, letter)
   end
   if body == "8BITMIME" then return true end
   -- A stream is declared as 8-bit where that is possible, as nobody can tell beforehand.
-  if whole and not core.is_8bit(message) then return true end
+  if letter.is_7bit or whole and not core.is_8bit(message) then return true end
   if body == "7BIT" then
     if whole then return unsupported "the message has 8-bit text, and 'body' says 7bit" end
   elseif offers(session, "8BITMIME") then
@@ -466,8 +454,8 @@ local steps = { add_body, add_utf8, add_size, add_asked }
 
 --- The MAIL command of an envelope that is complete.
 -- @param session  the session, for what the server offers
--- @param letter   from `check`, with `from`, `to`, and `size` where that is known; `with_utf8` is
---                 set here, and `recipients` reads it
+-- @param letter   from `check`, with `from`, `to`, and `size` where that is known, `is_7bit` where
+--                 the content is; `with_utf8` is set here, and `recipients` reads it
 -- @return typed arguments; or nil and an error, before anything is sent
 function parameters.mail(session, letter)
   local err, from, ok
@@ -514,7 +502,8 @@ end
 --- A letter's content, which holds a stream to what was said of it.
 -- @return a string, an open file or a source
 function parameters.content(letter)
-  if letter.asked.body ~= "7BIT" or type(letter.message) == "string" then return letter.message end
+  local is_checked = letter.is_7bit or type(letter.message) == "string"
+  if letter.asked.body ~= "7BIT" or is_checked then return letter.message end
   local source = content.source(letter.message, "send: 'message'")
   return function()
     local piece, err = source()
