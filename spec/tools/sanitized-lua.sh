@@ -16,7 +16,7 @@ __attribute__((constructor)) static void unpreload(void) { unsetenv("LD_PRELOAD"
 
 cat >"$1" <<TEXT
 #!/bin/sh
-export ASAN_OPTIONS=detect_leaks=1
+export ASAN_OPTIONS="\${ASAN_OPTIONS:-detect_leaks=1}"
 export LSAN_OPTIONS=suppressions=$here/spec/check/lsan.supp:print_suppressions=0
 export UBSAN_OPTIONS=print_stacktrace=1
 export LD_PRELOAD="$("$CC" -print-file-name=libasan.so) $("$CC" -print-file-name=libubsan.so) $dir/unpreload.so"
