@@ -4,6 +4,7 @@
 #   make demo      install what it needs, build, walk a message through real servers
 #   make test      install what it needs, build, run every spec
 #   make check     install what it needs, then let every tool look for faults
+#   make embed     build examples/embed/: a C program with Lua and all of this inside
 #   make install   what LuaRocks runs after `make`
 #
 # Single steps: deps, spec, format, valgrind, clean, and each name in CHECKS.
@@ -68,11 +69,12 @@ CORE_SOURCES := $(sort $(foreach floor,base mail net session,$(wildcard csrc/$(f
 LUA_SOURCES  := $(sort $(wildcard csrc/lua/*.c))
 SOURCES      := $(CORE_SOURCES) $(LUA_SOURCES)
 HEADERS      := $(sort $(wildcard csrc/*/*.h))
-FORMATTED    := $(SOURCES) $(HEADERS) $(sort $(wildcard spec/*/*.[ch]))
+FORMATTED    := $(SOURCES) $(HEADERS) $(sort $(wildcard spec/*/*.[ch] examples/*/*.c))
 CORE_OBJECTS := $(CORE_SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
 LUA_OBJECTS  := $(LUA_SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
 LIBRARY      := $(BUILD)/libstarttls.a
 MODULE       := $(BUILD)/starttls/core.so
+EMBEDDED     := $(BUILD)/libstarttls-lua.a
 
 COMPILE = $(CC) $(OWN_CFLAGS) $(CFLAGS)
 LINK    = $(CC) $(CFLAGS) $(LIBFLAG) $(OWN_LDFLAGS) $(LDFLAGS)
@@ -107,6 +109,27 @@ libraries:
 	@sh spec/tools/libraries.sh $(LIBRARIES)
 
 -include $(CORE_OBJECTS:.o=.d) $(LUA_OBJECTS:.o=.d)
+
+# --- Embedding: one archive of it all, and a host that is linked with it ----------
+
+HOST      := $(BUILD)/embed/host
+LUA_FILES := $(sort $(shell cd lua && find starttls -name '*.lua'))
+LUA_LIBS  ?= $(shell pkg-config --libs lua$(LUA_VERSION) 2>/dev/null || echo -llua)
+
+embed: $(HOST)
+
+$(EMBEDDED): $(LUA_OBJECTS) $(CORE_OBJECTS) $(BUILD)/objects
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $(LUA_OBJECTS) $(CORE_OBJECTS)
+
+$(BUILD)/embed/packed.c: examples/embed/pack.lua $(addprefix lua/,$(LUA_FILES))
+	@mkdir -p $(@D)
+	$(Q)$(LUA) $< lua $(LUA_FILES) > $@
+
+$(HOST): examples/embed/host.c $(BUILD)/embed/packed.c $(EMBEDDED)
+	@echo "link $@"
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARNINGS) $(addprefix -I,$(LUA_INCDIR)) $(CFLAGS) $(LDFLAGS) \
+	  -o $@ $^ $(LUA_LIBS) $(LIB_LIBS) -lm -pthread
 
 # --- Install (LuaRocks sets INST_*; by hand: PREFIX, DESTDIR) ----------------
 
@@ -224,4 +247,4 @@ clean:
 
 always:
 
-.PHONY: all build library libraries install deps demo test spec bench check $(CHECKS) valgrind format clean always
+.PHONY: all build library libraries embed install deps demo test spec bench check $(CHECKS) valgrind format clean always
