@@ -176,7 +176,7 @@ bench:
 # --- Checks ------------------------------------------------------------------
 # `make check` runs them all, however many fail, and ends with the count.
 
-CHECKS := check-warnings check-format check-tidy check-cppcheck check-luacheck house sanitize fuzz
+CHECKS := check-warnings check-format check-tidy check-cppcheck check-luacheck house sanitize tsan fuzz
 
 check:
 	@$(SUBMAKE) -s deps PACKAGES="$(CHECK_PACKAGES)"
@@ -215,6 +215,13 @@ sanitize:
 	@STARTTLS_SPEC_PATIENCE=4 \
 	 $(SUBMAKE) spec BUILD=build/asan CC=gcc HARDEN= CFLAGS="-O1 -g $(SANITIZE)" \
 	  LUA="$(CURDIR)/build/asan/lua" BUSTED_FLAGS="--exclude-tags=memory,package"
+
+# Threads with a Lua state each: the host of examples/embed/, built with ThreadSanitizer.
+TSAN_FLAGS := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+
+tsan:
+	@$(SUBMAKE) -s -j$(JOBS) embed BUILD=build/tsan CC=clang HARDEN= CFLAGS="$(TSAN_FLAGS)"
+	@$(RUN_ENV) $(LUA) spec/check/threads.lua build/tsan/embed/host
 
 # The specs under valgrind: slow, and not part of `check`, as ASan sees the same.
 valgrind: build
