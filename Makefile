@@ -171,6 +171,7 @@ spec: build
 bench:
 	@$(SUBMAKE) -s deps PACKAGES="$(BENCH_PACKAGES)"
 	@$(SUBMAKE) -s -j$(JOBS) build
+	@$(COMPILE) -o $(BUILD)/parser-bench spec/bench/parser.c $(LIBRARY)
 	@$(RUN_ENV) $(LUA) spec/bench/compare.lua
 
 # --- Checks ------------------------------------------------------------------

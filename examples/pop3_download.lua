@@ -1,27 +1,15 @@
 --- Downloads what is new in a POP3 mailbox into a directory, one file for each message.
 --
---   lua5.4 examples/pop3_download.lua DIRECTORY [delete]
+--   lua5.4 examples/pop3_download.lua DIRECTORY [delete | DAYS]
 --
--- A message is new when there is no file of its unique identifier yet. With "delete", what is
--- on disk is deleted from the server. Messages are streamed, so their size doesn't matter. The
--- account is in the environment: MAIL_HOST, MAIL_USER, MAIL_PASSWORD, and where needed
--- MAIL_PORT and MAIL_CA_FILE.
+-- What has been downloaded is remembered in the directory, so that files may be moved away. With
+-- "delete", what is safe on disk is deleted from the server; with a number, when it has been there
+-- for that many days. The account is in the environment: MAIL_HOST, MAIL_USER, MAIL_PASSWORD, and
+-- where needed MAIL_PORT and MAIL_CA_FILE.
 local pop3 = require "starttls.pop3"
 
-local directory, delete = arg[1], arg[2] == "delete"
-if not directory then error("usage: pop3_download.lua DIRECTORY [delete]", 0) end
-
--- The identifier is the server's word, and may have "/" or "..": it is no file name as it is.
-local function path_of(msg)
-  local name = assert(msg.uid, "the server has no unique identifiers")
-    :gsub("[^%w-]", function(c) return ("%%%02X"):format(c:byte()) end)
-  return ("%s/%s.eml"):format(directory, name)
-end
-
-local function exists(path)
-  local file = io.open(path)
-  return file and file:close()
-end
+local directory, delete = arg[1], arg[2]
+if not directory then error("usage: pop3_download.lua DIRECTORY [delete | DAYS]", 0) end
 
 local session <close> = assert(pop3.connect {
   host = os.getenv "MAIL_HOST", port = tonumber(os.getenv "MAIL_PORT"),
@@ -29,12 +17,13 @@ local session <close> = assert(pop3.connect {
   ca_file = os.getenv "MAIL_CA_FILE",
 })
 
-for msg in session:messages() do
-  local path = path_of(msg)
-  if not exists(path) then
-    assert(msg:save(path))
-    print("saved", msg.size, path)
-  end
-  if delete then assert(msg:delete()) end
+local result = assert(pop3.download(session, {
+  directory = directory, delete = delete == "delete" or tonumber(delete),
+}))
+for _, it in ipairs(result.saved) do print("saved", it.size, it.path) end
+for _, it in ipairs(result.failed) do
+  io.stderr:write("failed\t", it.n, "\t", tostring(it.err), "\n")
 end
-assert(session:quit()) -- only now the server deletes
+
+local goodbye = assert(session:quit()) -- only now the server deletes
+if goodbye.deleted > 0 then print("deleted", goodbye.deleted) end

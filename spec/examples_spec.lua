@@ -16,7 +16,7 @@ end
 local function files_in(dir)
   local names = {}
   for name in lfs.dir(dir) do
-    if not name:find "^%.%.?$" then names[#names + 1] = name end
+    if not name:find "^%." then names[#names + 1] = name end
   end
   table.sort(names)
   return names

@@ -124,6 +124,14 @@ describe("examples/mirror.lua", function()
     for _, name in ipairs(names) do assert(session:delete(name)) end
   end)
 
+  it("shows how far it is, to a terminal", function()
+    append(3, 3)
+    local shown = shell.must("%s", "script -qec " .. shell.quote(command "INBOX") .. " /dev/null")
+    for done = 0, 3 do assert.matches((" %d/3 INBOX"):format(done), shown, 1, true) end
+    assert.matches(("#"):rep(40), shown, 1, true)
+    assert.equal("INBOX: 0 new", mirror "INBOX")
+  end)
+
   it("throws away what UIDVALIDITY has made void, once the new is there", function()
     append(3, 3)
     mirror "INBOX"

@@ -57,7 +57,7 @@ local function answer_to(dialogue, call)
   converse(all, function(session)
     results = table.pack(call(session))
     assert(session:noop())
-    assert.is_true(session:quit())
+    assert(session:quit())
   end)
   return table.unpack(results, 1, results.n)
 end
@@ -102,6 +102,22 @@ describe("a POP3 session", function()
       assert.equals(200, answer_to({ "^LIST 2\r\n", "+OK 2 200" }, methods[3][3]))
     end)
 
+    it("what servers say in their own way, where it does no harm", function()
+      local sizes, uids = { 120, 200, 300 }, { "one", "two words\t.", "\xff/..\x01" }
+      for _, case in ipairs {
+        { list, sizes, "+OK 3 messages (620 octets)\r\n1 120 new\r\n 2\t200\r\n3  300  \r\n." },
+        { list, {}, "+OK\r\n." },
+        { methods[3][3], 200, "+OK  2  200 octets" },
+        { methods[4][3], uids,
+          "+OK\r\n1 one \r\n 2  two words\t.\r\n3\t\xff/..\x01\r\n." },
+        { methods[4][3], { nil, "b" }, "+OK\r\n2 b\r\n." }, -- one message without
+        { methods[5][3], "..", "+OK 2 .." },
+      } do
+        local command = case[1] == list and "LIST" or case[1] == methods[4][3] and "UIDL" or "%u+ 2"
+        assert.same(case[2], answer_to({ ("^%s\r\n"):format(command), case[3] }, case[1]))
+      end
+    end)
+
     it("the identifier of each message, and of one", function()
       assert.same({ "whqtswO00WBw418f9t5JxYwZ", "!~." }, answer_to({ "^UIDL\r\n",
         "+OK\r\n1 whqtswO00WBw418f9t5JxYwZ\r\n2 !~.\r\n." }, methods[4][3]))
@@ -137,6 +153,9 @@ describe("a POP3 session", function()
       { "-ERR [SYS/TEMP] later", "SYS/TEMP", "later", true },
       { "-ERR [SYS/PERM] never", "SYS/PERM", "never", false },
       { "-ERR [AUTH]", "AUTH", "", false },
+      { "-ERR [in-use/by-us] x", "in-use/by-us", "x", true },
+      { "-ERR [IN-USEFUL] x", "IN-USEFUL", "x", false },
+      { "-ERR [SYS] x", "SYS", "x", false },
       { "-ERR [open", nil, "[open", false },
       { "-ERR", nil, "", false },
       { "-err  no", nil, "no", false },
@@ -185,6 +204,24 @@ describe("a POP3 session", function()
         end)
       end)
     end
+
+    it("a server that hung up while nobody asked", function()
+      converse({ "^NOOP\r\n", "+OK\r\n-ERR Disconnected for inactivity." }, function(session)
+        assert(session:noop())
+        local reply, err = session:noop()
+        assert.is_nil(reply)
+        assert_fields({ kind = "closed", temporary = true,
+          text = "-ERR Disconnected for inactivity." }, err)
+      end)
+    end)
+
+    it("an answer about another message than was asked for", function()
+      for _, method in ipairs { methods[3], methods[5] } do
+        local value, err = answer_to({ method[2], "+OK 3 5" }, method[3])
+        assert.is_nil(value)
+        assert_fields({ kind = "protocol", text = "3 5" }, err)
+      end
+    end)
 
     it("an answer to nothing, and is closed", function()
       converse({ "^NOOP\r\n", "+OK\r\n+OK and another" }, function(session)
@@ -352,8 +389,8 @@ describe("a POP3 session", function()
   end)
 
   describe("walks through", function()
-    local lists = { "^LIST\r\n", "+OK\r\n3 30\r\n1 10\r\n7 70\r\n.",
-      "^UIDL\r\n", "+OK\r\n1 one\r\n3 three\r\n7 seven\r\n." }
+    local sizes = { "^LIST\r\n", "+OK\r\n3 30\r\n1 10\r\n7 70\r\n." }
+    local lists = { sizes[1], sizes[2], "^UIDL\r\n", "+OK\r\n1 one\r\n3 three\r\n7 seven\r\n." }
 
     it("all messages in order, with their size and identifier", function()
       answer_to(lists, function(session)
@@ -385,7 +422,7 @@ describe("a POP3 session", function()
     end)
 
     it("messages that can be fetched, looked into and deleted", function()
-      local dialogue = { table.unpack(lists) }
+      local dialogue = { table.unpack(sizes) }
       table.move({ "^RETR 1\r\n", "+OK\r\nbody\r\n.", "^TOP 3 1\r\n", "+OK\r\ntop\r\n.",
         "^DELE 7\r\n", "+OK" }, 1, 6, #dialogue + 1, dialogue)
       answer_to(dialogue, function(session)
@@ -399,7 +436,7 @@ describe("a POP3 session", function()
 
     it("messages that are saved, of which no half is left behind", function()
       local directory <close> = process.temporary_directory()
-      local dialogue = { table.unpack(lists) }
+      local dialogue = { table.unpack(sizes) }
       table.move({ "^RETR 1\r\n", "+OK\r\nbody\r\n.", "^RETR 3\r\n", "-ERR gone",
         "^RETR 7\r\n", "+OK\r\nhalf" }, 1, 6, #dialogue + 1, dialogue)
       converse(dialogue, function(session)
@@ -418,7 +455,7 @@ describe("a POP3 session", function()
     end)
 
     it("messages that can't be saved where nothing can be written", function()
-      local dialogue = { table.unpack(lists) }
+      local dialogue = { table.unpack(sizes) }
       answer_to(dialogue, function(session)
         local done, err = session:messages()():save "/nowhere/at/all"
         assert.is_nil(done)
@@ -477,7 +514,7 @@ describe("a POP3 session", function()
     end
 
     it("well only when the server says so, as that is when it deletes", function()
-      assert.is_true(quit "+OK bye")
+      assert.same({ deleted = 0, refused = {} }, quit "+OK bye")
       local done, err = quit "-ERR [SYS/TEMP] some messages not deleted"
       assert.is_nil(done)
       assert_fields({ kind = "rejected", during = "quit", status = "SYS/TEMP", temporary = true },
@@ -542,7 +579,7 @@ describe("a POP3 session", function()
       local nothing, err = session:retr(1)
       assert.is_nil(nothing)
       assert.equals("rejected", err.kind)
-      assert(session:quit())
+      assert.same({ deleted = 1, refused = {} }, session:quit())
       local again <close> = clients.connect(mail, "pop3")
       assert.same({ "two" }, subjects(again))
     end)
@@ -551,7 +588,7 @@ describe("a POP3 session", function()
       local session <close> = clients.connect(mail, "pop3")
       assert(session:dele(1))
       assert(session:reset())
-      assert(session:quit())
+      assert.equals(0, assert(session:quit()).deleted)
       local closed <close> = clients.connect(mail, "pop3")
       assert(closed:dele(1))
       assert(closed:dele(2))

@@ -232,7 +232,7 @@ describe("README.md", function()
         mail:deliver("alice", letter("Large", 1200000))
       end,
       after = function(output)
-        assert.matches("^2\t120%d%d%d%d\n1\t%x+\t%d+\n$", output)
+        assert.matches("^2\t120%d%d%d%d\n1\t%x+\t%d+\n1\nsaved\t%./%x+%.eml\n$", output)
         assert.equal(letter("Large", 1200000), process.read_file(dir .. "/large-2.eml"))
         assert.equal(1, #mail:inbox "alice")
       end,
@@ -373,7 +373,7 @@ describe("README.md", function()
     for _, protocol in ipairs { "smtp", "imap", "pop3" } do -- what only one of them has
       local extra = process.read_file(("lua/starttls/%s.lua"):format(protocol))
         :match "session%.connect%(%u%w+, given, (%b{})"
-      for name in extra:gmatch "([%a_]+) =" do taken[name] = true end
+      for name in extra:gmatch "([%w_]+) =" do taken[name] = true end
     end
     for name in source:match("local common = (%b{})"):gmatch "([%a_]+) =" do taken[name] = true end
     assert.same(taken, first_names("### Options of `connect`", "### All sessions"))
@@ -426,13 +426,14 @@ describe("README.md", function()
   end)
 
   -- Methods of lua/starttls/session.lua that are for the protocols' modules, not for scripts.
-  local internal = { unasked = true, run = true, take = true, drain = true, command = true,
-    ask = true, judge = true, say_goodbye = true, describe = true }
+  local internal = { unasked = true, run = true, take = true, handle = true, drain = true,
+    command = true, ask = true, judge = true, say_goodbye = true, describe = true, survey = true,
+    walk = true, retr_may_delete = true, retr_and_quit = true, capa_request = true }
 
   -- The files that hold the methods of each class.
   local method_files = { session = { "session" }, smtp = { "smtp" }, imap = { "imap" },
     pop3 = { "pop3" } }
-  for _, protocol in ipairs { "smtp", "imap" } do
+  for _, protocol in ipairs { "smtp", "imap", "pop3" } do
     for name in lfs.dir("lua/starttls/" .. protocol) do
       local file = name:match "^(.*)%.lua$"
       if file and file ~= "class" then
@@ -469,7 +470,7 @@ describe("README.md", function()
     it(("names each method of %s sessions"):format(protocol), function()
       local text = part(table.unpack(from_to)) .. part("### All sessions", "### SMTP")
         .. part("## Waiting", "## Trace")
-        .. (protocol == "imap" and process.read_file "docs/imap.md" or "")
+        .. (process.read_file(("docs/%s.md"):format(protocol)) or "")
       local count = 0
       for name in pairs(methods_of(protocol)) do
         count = count + 1

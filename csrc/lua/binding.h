@@ -9,6 +9,7 @@
  *   arguments.c  typed arguments of commands
  *   drive.c      the one place that waits
  *   values.c     events become Lua values
+ *   files.c      files that are safely on disk
  *   imap_*.c     IMAP responses become Lua values (imap_parts.h says which does what)
  */
 #ifndef STLS_LUA_BINDING_H

@@ -11,6 +11,7 @@
 
 void l_open_session(lua_State *L);
 void l_open_operation(lua_State *L);
+void l_push_files(lua_State *L);
 
 __attribute__((visibility("default"))) int luaopen_starttls_core(lua_State *L);
 
@@ -79,6 +80,8 @@ int luaopen_starttls_core(lua_State *L) {
   lua_pushcfunction(L, trust_gc);
   lua_setfield(L, -2, "__gc");
   luaL_newlib(L, functions);
+  l_push_files(L);
+  lua_setfield(L, -2, "files");
   luaL_newmetatable(L, STLS_ERROR);
   lua_setfield(L, -2, "error_metatable");
   lua_pushinteger(L, (lua_Integer)default_limits.reply);

@@ -154,6 +154,13 @@ static int operation_message(lua_State *L) {
   return 2;
 }
 
+/* op:farewell(): the next message is the last of the session, which ends with it. */
+static int operation_farewell(lua_State *L) {
+  struct stls_dialogue *dialogue = check_dialogue(L);
+  if (dialogue) stls_dialogue_farewell(dialogue);
+  return 0;
+}
+
 /* op:no_message(last): there is none until another one is over, or ever. */
 static int operation_no_message(lua_State *L) {
   struct stls_dialogue *dialogue = check_dialogue(L);
@@ -222,6 +229,13 @@ static int operation_wake(lua_State *L) {
   return 0;
 }
 
+/* op:renew(): another call waits for it, whose time runs from now. */
+static int operation_renew(lua_State *L) {
+  struct l_operation *operation = luaL_checkudata(L, 1, STLS_OPERATION);
+  if (check_dialogue(L)) stls_session_begun(operation->session->session);
+  return 0;
+}
+
 /* op:gather(limit): literals of up to `limit` octets come as one piece from now on. */
 static int operation_gather(lua_State *L) {
   struct l_operation *operation = luaL_checkudata(L, 1, STLS_OPERATION);
@@ -238,11 +252,13 @@ static const luaL_Reg methods[] = {{"next", l_operation_next},
                                    {"content_abandon", operation_content_abandon},
                                    {"message", operation_message},
                                    {"no_message", operation_no_message},
+                                   {"farewell", operation_farewell},
                                    {"credential", operation_credential},
                                    {"push", operation_push},
                                    {"tag", operation_tag},
                                    {"leave", operation_leave},
                                    {"wake", operation_wake},
+                                   {"renew", operation_renew},
                                    {NULL, NULL}};
 
 void l_open_operation(lua_State *L) {

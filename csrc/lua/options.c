@@ -142,6 +142,7 @@ static void read_config(lua_State *L, struct stls_session_config *config) {
   config->has_password = who.has_password;
   config->has_token = who.has_token;
   config->has_certificate = flag_option(L, "has_certificate");
+  config->utf8 = flag_option(L, "utf8");
   config->binding =
       (enum stls_binding_policy)choice_option(L, "channel_binding", bindings, STLS_BINDING_PREFER);
   config->insecure_auth = flag_option(L, "insecure_auth");

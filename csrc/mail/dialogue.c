@@ -47,6 +47,7 @@ struct stls_dialogue *stls_dialogue_new(const struct stls_dialogue_config *confi
   d->login.held.wipes = true;
   stls_buffer_init(&d->login.sent, 0);
   d->login.sent.wipes = true;
+  stls_buffer_init(&d->timestamp, 0);
   stls_sending_init(&d->sending);
   if (config->protocol == &stls_imap) {
     d->parser = stls_imap_parser_new(&config->limits);
@@ -67,6 +68,7 @@ void stls_dialogue_free(struct stls_dialogue *d) {
   stls_capabilities_free(&d->capabilities);
   stls_encoder_free(&d->encoder);
   stls_buffer_free(&d->reply.text);
+  stls_buffer_free(&d->timestamp);
   stls_sending_free(&d->sending);
   stls_imap_parser_free(d->parser);
   stls_error_free(&d->error);
@@ -371,6 +373,11 @@ bool stls_dialogue_is_stopped(const struct stls_dialogue *d) {
   return stls_encoder_stopped(&d->encoder);
 }
 
+bool stls_dialogue_is_sent(const struct stls_dialogue *d, unsigned number) {
+  if (number + 1 < d->flight.sent) return d->output.consumed >= stls_flight_end(&d->flight, number);
+  return !stls_dialogue_is_stopped(d) && stls_buffer_length(&d->output) == 0;
+}
+
 const char *stls_dialogue_send_line(struct stls_dialogue *d) {
   const char *refusal = stls_encoder_end(&d->encoder);
   if (!refusal) stls_dialogue_release(d);
@@ -448,7 +455,7 @@ static bool spoke_unasked(struct stls_dialogue *d) {
   struct stls_slice line;
   if (d->parser || stls_buffer_length(&d->input) == 0) return false;
   if (!stls_dialogue_take_line(d, &line)) line = stls_buffer_slice(&d->input);
-  if (d->config->protocol != &stls_pop3 && stls_slice_starts(line, "421")) {
+  if (stls_slice_starts(line, d->config->protocol == &stls_pop3 ? "-ERR" : "421")) {
     stls_dialogue_fail(d, STLS_ERROR_CLOSED, "the server has closed the session");
   } else {
     stls_dialogue_fail(d, STLS_ERROR_PROTOCOL, "the server answered a command that was not sent");

@@ -48,6 +48,7 @@ struct stls_dialogue_config {
   bool has_password;       /* the caller can give one when asked */
   bool has_token;
   bool has_certificate; /* a client certificate: EXTERNAL may be chosen */
+  bool utf8;            /* POP3: UTF8 before authentication (RFC 6856) */
   enum stls_binding_policy binding;
   struct stls_limits limits;
 };
@@ -208,6 +209,12 @@ struct stls_envelope {
  * server's word that it took the message.
  */
 void stls_dialogue_begin_sending(struct stls_dialogue *d, size_t window);
+
+/*
+ * The next message is the last of the session: QUIT goes out in its last flight, where the server
+ * has PIPELINING, and the operation ends with the answer to that.
+ */
+void stls_dialogue_farewell(struct stls_dialogue *d);
 
 /* Answers NEED_MESSAGE. Returns NULL, or why it is refused: then nothing of it is sent. */
 const char *stls_dialogue_message(struct stls_dialogue *d, const struct stls_envelope *envelope);

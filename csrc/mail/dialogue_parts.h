@@ -16,6 +16,7 @@
 /* Authentication, while it lasts. */
 struct stls_login {
   const struct stls_mechanism *mechanism; /* NULL: the protocol's own login */
+  const char *own;                        /* which of these: the protocol's name for it */
   struct stls_sasl *sasl;
   struct stls_secret credential;
   struct stls_buffer held; /* the initial response that waits to be asked for, base64 */
@@ -68,8 +69,9 @@ struct stls_dialogue {
   struct stls_imap_parser *parser; /* IMAP only */
   unsigned tag;                    /* of the last command */
   bool said_bye;                   /* IMAP: it was handed out, and is now to be acted on */
-  bool utf8;                       /* IMAP: mailbox names are UTF-8 (RFC 9051, RFC 9755) */
-  struct stls_sending sending;     /* SMTP and LMTP only */
+  bool utf8; /* IMAP: mailbox names are UTF-8 (RFC 9051, 9755); POP3: UTF8 is taken (RFC 6856) */
+  struct stls_buffer timestamp; /* POP3: of the greeting, for APOP */
+  struct stls_sending sending;  /* SMTP and LMTP only */
 };
 
 /* Fails with the phase filled in. Returns false. */
@@ -108,6 +110,9 @@ const char *stls_dialogue_send_line(struct stls_dialogue *d);
 
 /* Moves more of a stopped command to the output, up to where it stops again. */
 void stls_dialogue_release(struct stls_dialogue *d);
+
+/* Whether the server can have read command `number` of the flight as a whole. */
+bool stls_dialogue_is_sent(const struct stls_dialogue *d, unsigned number);
 
 /* Whether a part of the command waits for the server's "+". A guard for tables. */
 bool stls_dialogue_is_stopped(const struct stls_dialogue *d);

@@ -125,12 +125,6 @@ static void tell_code_while_opening(struct stls_dialogue *d,
   d->has_event = true;
 }
 
-/* Whether the server can have read command `number` as a whole. */
-static bool is_sent(const struct stls_dialogue *d, unsigned number) {
-  if (number + 1 < d->flight.sent) return d->output.consumed >= stls_flight_end(&d->flight, number);
-  return !stls_dialogue_is_stopped(d) && stls_buffer_length(&d->output) == 0;
-}
-
 /* Servers that end IDLE by themselves take a DONE that crosses their answer for a command. */
 static bool answers_done(const struct stls_dialogue *d, const struct stls_imap_response *response) {
   if (d->table == &stls_opening_table) return false;
@@ -151,7 +145,8 @@ static enum stls_read read_tagged(struct stls_dialogue *d,
   if (number == STLS_FLIGHT_NONE) return fail_tag(d, response);
   unsay_done(d);
   fill_reply(d, response);
-  if (d->reply.class == STLS_ON_POSITIVE && !is_sent(d, number)) return fail_tag(d, response);
+  if (d->reply.class == STLS_ON_POSITIVE && !stls_dialogue_is_sent(d, number))
+    return fail_tag(d, response);
   d->answering = number;
   if (d->table == &stls_opening_table) {
     tell_code_while_opening(d, response);

@@ -26,6 +26,7 @@ enum opening_state {
   CAPABILITIES,
   HELO,   /* SMTP without ESMTP, where clear text is allowed */
   DECIDE, /* what to do with the capabilities */
+  UTF8,   /* POP3, where the caller wants it (RFC 6856 2.1: before authentication) */
   UPGRADE,
   HANDSHAKE, /* this dialogue is over */
   LOGIN,     /* a SASL exchange */
@@ -36,8 +37,8 @@ enum opening_state {
 };
 
 static const char *const state_names[] = {
-    "greeting", "capabilities", "capabilities", "capabilities", "starttls", "handshake",
-    "auth",     "auth",         "auth",         "capabilities", "ready"};
+    "greeting",  "capabilities", "capabilities", "capabilities", "utf8",         "starttls",
+    "handshake", "auth",         "auth",         "auth",         "capabilities", "ready"};
 
 void stls_login_end(struct stls_login *login) {
   stls_sasl_free(login->sasl);
@@ -148,6 +149,10 @@ static bool must_authenticate(const struct stls_dialogue *d) {
 static bool must_not_authenticate(const struct stls_dialogue *d) {
   bool trusted = d->facts.encrypted && d->facts.verified;
   return must_authenticate(d) && !trusted && !d->config->insecure_auth;
+}
+
+static bool must_enable_utf8(const struct stls_dialogue *d) {
+  return d->config->utf8 && !d->utf8;
 }
 
 /* All is said that we had to say, and with SCRAM the server has proven itself. */
@@ -285,6 +290,23 @@ static void forgo_upgrade(struct stls_dialogue *d) {
   d->upgrade_refused = true;
 }
 
+static void send_utf8(struct stls_dialogue *d) {
+  d->state = UTF8;
+  if (stls_capabilities_find(&d->capabilities, "UTF8", NULL)) {
+    stls_dialogue_send_word(d, "UTF8");
+  } else {
+    stls_dialogue_fail(d, STLS_ERROR_UNSUPPORTED, "the server does not offer UTF8");
+  }
+}
+
+static void note_utf8(struct stls_dialogue *d) {
+  d->utf8 = true;
+}
+
+static void fail_utf8(struct stls_dialogue *d) {
+  stls_dialogue_fail_reply(d, STLS_ERROR_REJECTED, "the server refuses UTF8");
+}
+
 /* }====== */
 
 /* {====== Authentication ====== */
@@ -338,11 +360,16 @@ static const struct stls_mechanism *choose_strongest(const struct stls_dialogue 
   return NULL;
 }
 
-static bool can_use_own_login(const struct stls_dialogue *d) {
+/* The login of the protocol's own that can be used, or NULL. */
+static const char *choose_own_login(const struct stls_dialogue *d) {
   const struct stls_dialogue_config *config = d->config;
-  if (!config->protocol->own_login || !config->has_password || !config->user) return false;
-  if (config->binding == STLS_BINDING_REQUIRE) return false;
-  return is_allowed(d, config->protocol->own_login) && config->protocol->offers_own_login(d);
+  const struct stls_protocol *protocol = config->protocol;
+  const char *named = config->mechanisms ? protocol->named_login : NULL;
+  if (!protocol->own_login || !config->has_password || !config->user) return NULL;
+  if (config->binding == STLS_BINDING_REQUIRE) return NULL;
+  if (named && is_allowed(d, named) && protocol->offers_named_login(d)) return named;
+  return is_allowed(d, protocol->own_login) && protocol->offers_own_login(d) ? protocol->own_login
+                                                                             : NULL;
 }
 
 static void fail_no_mechanism(struct stls_dialogue *d) {
@@ -386,8 +413,9 @@ static void begin_login(struct stls_dialogue *d, const struct stls_mechanism *me
 static void choose_login(struct stls_dialogue *d) {
   const struct stls_mechanism *mechanism =
       d->config->mechanisms ? choose_named(d) : choose_strongest(d, false);
-  bool own = !mechanism && can_use_own_login(d);
+  const char *own = mechanism ? NULL : choose_own_login(d);
   d->state = LOGIN;
+  d->login.own = own;
   if (!mechanism && !own && !d->config->mechanisms) mechanism = choose_strongest(d, true);
   if (!mechanism && !own) fail_no_mechanism(d);
   else begin_login(d, mechanism);
@@ -484,7 +512,7 @@ static void retry_unbound(struct stls_dialogue *d) {
 }
 
 static const char *login_name(const struct stls_dialogue *d) {
-  return d->login.mechanism ? d->login.mechanism->name : d->config->protocol->own_login;
+  return d->login.mechanism ? d->login.mechanism->name : d->login.own;
 }
 
 /* RFC 2221: another server would know us. Whom to trust with a credential is not its to say. */
@@ -558,8 +586,12 @@ static const struct stls_row rows[] = {
     {DECIDE, STLS_ON_NOTHING, may_upgrade_as_offered, UPGRADE, send_upgrade},
     {DECIDE, STLS_ON_NOTHING, must_upgrade, DECIDE, fail_stripped},
     {DECIDE, STLS_ON_NOTHING, must_not_authenticate, DECIDE, fail_untrusted},
+    {DECIDE, STLS_ON_NOTHING, must_enable_utf8, UTF8, send_utf8},
     {DECIDE, STLS_ON_NOTHING, must_authenticate, LOGIN, choose_login},
     {DECIDE, STLS_ON_NOTHING, NULL, READY, stls_dialogue_finish},
+
+    {UTF8, STLS_ON_POSITIVE, NULL, DECIDE, note_utf8},
+    {UTF8, STLS_ON_REFUSAL, NULL, UTF8, fail_utf8},
 
     {UPGRADE, STLS_ON_POSITIVE, has_premature_answer, UPGRADE, fail_premature},
     {UPGRADE, STLS_ON_POSITIVE, has_trailing_bytes, UPGRADE, fail_injection},

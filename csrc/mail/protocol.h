@@ -31,6 +31,7 @@ struct stls_protocol {
   bool answers_each;        /* content is answered for each recipient (RFC 2033 4.2) */
   bool retells;             /* capabilities may change at authentication, and the OK tells them */
   const char *own_login;    /* the name of a login that isn't SASL, or NULL */
+  const char *named_login;  /* of another, used only when the caller names it, or NULL */
   size_t longest_auth;      /* line with an initial response, CRLF included */
   size_t longest_command;   /* line, CRLF included; 0: no limit */
 
@@ -39,8 +40,9 @@ struct stls_protocol {
   void (*learn_capabilities)(struct stls_dialogue *d); /* from d->reply */
   bool (*offers_mechanism)(const struct stls_dialogue *d, const char *mechanism);
   bool (*offers_own_login)(const struct stls_dialogue *d);
+  bool (*offers_named_login)(const struct stls_dialogue *d);
   bool (*takes_initial_response)(const struct stls_dialogue *d);
-  void (*send_own_login)(struct stls_dialogue *d); /* again after each CONTINUE or first OK */
+  void (*send_own_login)(struct stls_dialogue *d); /* d->login.own; again after each first OK */
   const struct stls_table *command_table;
 };
 

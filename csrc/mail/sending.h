@@ -32,6 +32,8 @@ struct stls_sending {
   bool paused;    /* the caller has no message until a transaction has ended */
   bool last;      /* the caller has no more messages */
   bool full;      /* the window was, and there is not enough room again yet */
+  bool farewell;  /* the next message is the last of the session: QUIT goes right behind it */
+  bool parted;    /* QUIT is written */
 
   struct stls_letter *flights; /* a ring */
   size_t window;               /* its size */
@@ -93,6 +95,9 @@ void stls_content_end(struct stls_dialogue *d);
 /* Whether a chunk may be written: a guard for tables; and the action that does so. */
 bool stls_content_is_due(const struct stls_dialogue *d);
 void stls_content_write(struct stls_dialogue *d);
+
+/* smtp_transaction.c: the newest one's content is written to its end. */
+void stls_transaction_written(struct stls_dialogue *d);
 
 /* smtp_transaction.c: the state of the reader may be another now that something was written. */
 void stls_transaction_look_again(struct stls_dialogue *d);

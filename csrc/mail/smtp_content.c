@@ -87,7 +87,7 @@ static void write_chunk(struct stls_dialogue *d, bool last) {
   else stls_buffer_append_slice(&d->output, stls_buffer_slice(chunk));
   begin_chunk(d);
   flight->chunks++;
-  if (last) flight->end = stls_buffer_end(&d->output);
+  if (last) stls_transaction_written(d);
   if (d->output.failure != STLS_BUFFER_OK) stls_dialogue_fail_buffer(d, &d->output, "content");
 }
 
@@ -198,7 +198,7 @@ static void end_text(struct stls_dialogue *d) {
     return;
   }
   stls_trace_line(d->trace, STLS_TRACE_SENT, stls_slice_of("."));
-  newest(d)->end = stls_buffer_end(&d->output);
+  stls_transaction_written(d);
   stls_transaction_text_ended(d);
 }
 

@@ -31,12 +31,13 @@ enum transaction_state {
   DELIVERY,
   TIDY,
   RESET,
-  OVER
+  OVER,
+  PARTING
 };
 
 static const char *const state_names[] = {"mail",  "reset",   "mail",    "rcpt",    "rcpt",
                                           "data",  "content", "content", "content", "delivery",
-                                          "reset", "reset",   "reset"};
+                                          "reset", "reset",   "reset",   "quit"};
 
 static struct stls_letter *oldest(const struct stls_dialogue *d) {
   return stls_sending_oldest(&d->sending);
@@ -98,6 +99,14 @@ static bool has_more_deliveries(const struct stls_dialogue *d) {
 
 static bool is_newest(const struct stls_dialogue *d) {
   return d->sending.count == 1;
+}
+
+static bool has_parted(const struct stls_dialogue *d) {
+  return d->sending.parted;
+}
+
+static bool must_part(const struct stls_dialogue *d) {
+  return d->sending.farewell && d->sending.count == 1;
 }
 
 static bool has_next(const struct stls_dialogue *d) {
@@ -247,7 +256,14 @@ static void end_transaction(struct stls_dialogue *d) {
   sending->paused = false;
   if (has_room_again(sending)) sending->full = false;
   begin_reading(sending);
-  if (sending->count == 0 && sending->last) finish_sending(d);
+  if (sending->count == 0 && sending->last && !sending->farewell) finish_sending(d);
+}
+
+/* RFC 5321 4.1.1.10: the server answers and closes; or merely closes. */
+static void part(struct stls_dialogue *d) {
+  end_transaction(d);
+  if (!d->sending.parted) stls_dialogue_send_word(d, "QUIT");
+  d->form = STLS_ANSWER_GOODBYE;
 }
 
 /* }====== */
@@ -291,13 +307,17 @@ static const struct stls_row rows[] = {
     {DELIVERY, ANY_ANSWER, is_chunked, TIDY, refuse},
     {DELIVERY, ANY_ANSWER, NULL, OVER, refuse},
 
+    {TIDY, STLS_ON_NOTHING, has_parted, OVER, NULL},
     {TIDY, STLS_ON_NOTHING, is_newest, RESET, send_reset},
     {TIDY, STLS_ON_NOTHING, NULL, OVER, NULL},
     {RESET, ANY_ANSWER, NULL, OVER, NULL},
 
     {OVER, STLS_ON_NOTHING, has_cleared_next, CLEAR, end_transaction},
     {OVER, STLS_ON_NOTHING, has_next, MAIL, end_transaction},
+    {OVER, STLS_ON_NOTHING, must_part, PARTING, part},
     {OVER, STLS_ON_NOTHING, NULL, IDLE, end_transaction},
+
+    {PARTING, ANY_ANSWER | STLS_ON_BYE, NULL, IDLE, finish_sending},
 };
 
 static const struct stls_table transaction_table = {"smtp transaction", state_names,
@@ -312,6 +332,17 @@ bool stls_transaction_sends_text(const struct stls_dialogue *d) {
 
 void stls_transaction_text_ended(struct stls_dialogue *d) {
   d->state = DELIVERY;
+}
+
+/* RFC 2920 3.1: QUIT may end a group of commands, and a new group begins behind the content. */
+void stls_transaction_written(struct stls_dialogue *d) {
+  struct stls_sending *sending = &d->sending;
+  stls_sending_newest(sending)->end = stls_buffer_end(&d->output);
+  if (!sending->farewell || !sending->pipelined) return;
+  sending->parted = true;
+  stls_trace_line(d->trace, STLS_TRACE_SENT, stls_slice_of("QUIT"));
+  if (!stls_buffer_append_text(&d->output, "QUIT\r\n"))
+    stls_dialogue_fail(d, STLS_ERROR_MEMORY, "not enough memory");
 }
 
 bool stls_transaction_is_welcome(const struct stls_dialogue *d) {
@@ -350,6 +381,7 @@ void stls_dialogue_begin_sending(struct stls_dialogue *d, size_t window) {
   sending->window = sending->pipelined && window > 1 ? window : 1;
   sending->active = true;
   sending->paused = sending->last = sending->full = false;
+  sending->farewell = sending->parted = false;
   sending->first = sending->count = 0;
   begin_reading(sending);
   free(sending->flights);
@@ -392,6 +424,10 @@ size_t stls_sending_unanswered(const struct stls_dialogue *d) {
     if (!hopeless) unanswered++;
   }
   return unanswered;
+}
+
+void stls_dialogue_farewell(struct stls_dialogue *d) {
+  if (d->sending.active && d->sending.count == 0) d->sending.farewell = true;
 }
 
 void stls_dialogue_no_message(struct stls_dialogue *d, bool last) {
@@ -450,6 +486,7 @@ const char *stls_dialogue_message(struct stls_dialogue *d, const struct stls_env
   if (refusal || d->error.kind != STLS_ERROR_NONE) return refusal;
   sending->count++;
   sending->full = sending->count == sending->window;
+  sending->last = sending->farewell;
   flight = stls_sending_newest(sending);
   memset(flight, 0, sizeof *flight);
   flight->recipients = envelope->count;

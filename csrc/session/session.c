@@ -116,6 +116,7 @@ static void fill_dialogue_config(struct stls_session *session,
   to->client_name = config->client_name;
   to->pinned = config->pinned;
   to->has_certificate = config->has_certificate;
+  to->utf8 = config->utf8;
   to->binding = config->binding;
   to->limits = config->limits;
   fill_identity(session);

@@ -34,6 +34,7 @@ struct stls_session_config {
   bool alpn;                    /* offer the protocol's registered id */
   struct stls_tls_trust *trust; /* borrowed for the call; NULL with tls = none only */
   bool has_certificate;         /* the trust has a client certificate */
+  bool utf8;                    /* POP3: UTF-8 mode (RFC 6856) */
   double timeout;               /* seconds without progress */
   double connect_timeout; /* seconds for look-up and connecting, and again for the handshake */
   double deadline;        /* seconds for one operation as a whole; 0: none */

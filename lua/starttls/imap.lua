@@ -24,6 +24,7 @@ require "starttls.imap.quota"
 require "starttls.imap.rights"
 local marks = require "starttls.imap.execute"
 local sync = require "starttls.imap.sync"
+local fetch_once = require "starttls.imap.once"
 
 local imap = { sync = sync }
 
@@ -55,6 +56,14 @@ imap.numbers_of = core.numbers_of
 -- @param numbers  an array of positive integers, in any order; raises for anything else
 -- @return the text; "" for no numbers
 imap.set_of = core.set_of
+
+--- Connects, fetches and says goodbye: see starttls.imap.once.
+-- @param given     options for connect
+-- @param ...       mailbox, set, items, settings
+-- @return an array of messages, or nil and an error
+function imap.fetch(given, ...)
+  return fetch_once(imap.connect, given, ...)
+end
 
 --- Says goodbye, waits for the answer and closes (LOGOUT).
 function Imap:logout()

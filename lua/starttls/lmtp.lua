@@ -21,4 +21,12 @@ function lmtp.connect(given)
   return session.connect(Lmtp, given, { client_name = "string" })
 end
 
+--- Connects, sends one message and says goodbye.
+-- @param options  as for lmtp.connect
+-- @param given    as for session:send
+-- @return as session:send
+function lmtp.send(options, given)
+  return smtp.send_once(lmtp.connect, options, given)
+end
+
 return lmtp

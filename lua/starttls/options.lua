@@ -27,7 +27,7 @@ local implicit_ports = { [465] = true, [993] = true, [995] = true }
 local mechanisms = {
   ["SCRAM-SHA-256-PLUS"] = true, ["SCRAM-SHA-1-PLUS"] = true, ["SCRAM-SHA-256"] = true,
   ["SCRAM-SHA-1"] = true, OAUTHBEARER = true, XOAUTH2 = true, PLAIN = true, EXTERNAL = true,
-  ["CRAM-MD5"] = true, LOGIN = true, ANONYMOUS = true, USER = true,
+  ["CRAM-MD5"] = true, LOGIN = true, ANONYMOUS = true, USER = true, APOP = true,
 }
 
 local function misuse(format, ...)
@@ -110,6 +110,15 @@ local function mechanism_list(sasl)
   return table.concat(names, " ")
 end
 
+--- APOP digests the greeting's timestamp, and with STARTTLS that was said in the clear, where
+-- whoever is in between may have chosen it.
+local function check_apop(protocol, tls, names)
+  if not (names and (" " .. names .. " "):find " APOP ") then return end
+  if protocol ~= "pop3" then misuse "SASL mechanism 'APOP' is for POP3 alone" end
+  if tls == "implicit" or tls == "none" then return end
+  misuse("sasl = \"APOP\" needs tls = \"implicit\": what it digests would come in the clear")
+end
+
 local function breaks_line(text)
   return text:find("[\r\n\0]") ~= nil
 end
@@ -178,7 +187,7 @@ end
 local copied = {
   "port", "path", "channel_binding", "timeout", "connect_timeout", "deadline",
   "server_name", "tls_priority", "loop", "limits", "insecure_auth", "insecure_no_verify",
-  "client_name",
+  "client_name", "utf8",
 }
 
 --- What decides where credentials may go, for as long as the session lives.
@@ -245,6 +254,7 @@ function options.check(protocol, given, extra)
   config.protocol, config.tls, config.pinned = protocol, tls, pinned_list(given, tls)
   config.has_certificate = given.client_cert ~= nil
   config.trace, config.alpn = given.trace ~= nil, given.alpn ~= false
+  check_apop(protocol, tls, config.sasl)
   for _, name in ipairs(copied) do config[name] = given[name] end
   config.host = given.host or "localhost"
   if tls ~= "none" then

@@ -103,7 +103,11 @@ end
 --- Takes one event.
 -- @return "done", true, or nil and an error
 function Session:take(operation, handlers)
-  local event, a, b, c, d, e = operation:next()
+  return self:handle(operation, handlers, operation:next())
+end
+
+--- Does with an event what `take` does; what operation:next() gave is behind the handlers.
+function Session:handle(operation, handlers, event, a, b, c, d, e)
   if event == "done" then return "done" end
   if not event then return nil, a end
   if event == "trace" then

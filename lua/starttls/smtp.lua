@@ -76,6 +76,22 @@ local function make_letter(self, plan)
   return letter
 end
 
+--- Sends a letter through an outbox of its own.
+-- @return what the letter's outcome is
+local function send_letter(self, letter, farewell)
+  if letter.done then return letter:outcome() end
+  local outbox, err = Outbox.open(self, 1, function()
+    local only = letter
+    letter = nil
+    return only
+  end, farewell)
+  if not outbox then return nil, err end
+  local _ <close> = outbox.operation
+  local sent = outbox:next()
+  if outbox:next() then error("send: more than one letter") end
+  return sent:outcome()
+end
+
 --- Sends one message.
 -- @param given  message (string, open file or LTN12 source; line ends become CRLF on the wire),
 --               from (address, "" for the null sender) and to (address or array), which the
@@ -90,19 +106,32 @@ function Smtp:send(given)
   local ok, err = self:drain()
   if ok then ok, err = is_usable(self) end
   if not ok then return nil, err end
-  local letter = make_letter(self, plan)
-  if letter.done then return letter:outcome() end
-  local outbox
-  outbox, err = Outbox.open(self, 1, function()
-    local only = letter
-    letter = nil
-    return only
-  end)
-  if not outbox then return nil, err end
-  local _ <close> = outbox.operation
-  local sent = outbox:next()
-  if outbox:next() then error("send: more than one letter") end
-  return sent:outcome()
+  return send_letter(self, make_letter(self, plan))
+end
+
+--- Connects, sends one message and says goodbye, which rides along with the message where the
+-- server has PIPELINING.
+-- @param connect  smtp.connect or lmtp.connect
+-- @param options  for it
+-- @param given    as for session:send
+-- @return as session:send
+function smtp.send_once(connect, options, given)
+  local plan = plan_of(given)
+  local session <close>, err = connect(options) -- luacheck: ignore
+  if not session then return nil, err end
+  local letter = make_letter(session, plan)
+  local farewell = not letter.done and Outbox.fits(session, letter)
+  local result, failure = send_letter(session, letter, farewell)
+  if not farewell then session:quit() end -- whatever comes of it: the message has its result
+  return result, failure
+end
+
+--- Connects, sends one message and says goodbye.
+-- @param options  as for smtp.connect
+-- @param given    as for session:send
+-- @return as session:send
+function smtp.send(options, given)
+  return smtp.send_once(smtp.connect, options, given)
 end
 
 local default_window, greatest_window = 32, 1000

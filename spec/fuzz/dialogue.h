@@ -217,6 +217,10 @@ static int fuzz(const struct stls_protocol *protocol, const uint8_t *data, size_
   configure(&run, protocol, data[0]);
   run.piece = data[1] ? data[1] : 4096;
   run.operation = data[2];
+  if (protocol == &stls_pop3) {
+    run.config.utf8 = data[2] & 64;
+    run.config.mechanisms = data[2] & 128 ? "PLAIN APOP USER" : NULL;
+  }
   run.server = stls_slice((const char *)data + 3, size - 3);
   run.dialogue = stls_dialogue_new(&run.config, &run.facts, &run.trace);
   must(run.dialogue != NULL);

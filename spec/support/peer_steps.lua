@@ -48,6 +48,13 @@ function verbs.hear(p)
   p:receive "for anything"
 end
 
+--- An error when the client has sent more than was expected. What is still on its way is not seen:
+-- commands that go out in one piece are.
+function verbs.nothing_more(p)
+  local bytes = p.buffer ~= "" and p.buffer or p:receive_now()
+  if bytes then p:fail("more than was expected: %q", bytes) end
+end
+
 --- Sends again and again until the client leaves: all at once, or with pauses.
 function verbs.repeat_for_ever(p, state, text, pause)
   text = fill(state, text)

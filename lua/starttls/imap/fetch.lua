@@ -159,6 +159,17 @@ function Fetch:hand_out(message)
   else self.session:unasked("FETCH", message.seq, message) end
 end
 
+--- Whether a response is a whole message by itself, as nearly all are, and nothing more is to be
+-- done about it.
+function Fetch:is_simple(message)
+  local required = self.required
+  if self.wants_sections or message.sections or self.partial[1] then return false end
+  for index = 1, #required do
+    if message[required[index]] == nil then return false end
+  end
+  return self.claims(message)
+end
+
 --- Takes an untagged response: see `take` in starttls.imap.class.
 function Fetch:take(name, number, value)
   if name == "EXPUNGE" and self.partial[1] then self:shift(number) end
@@ -303,7 +314,9 @@ function Stream:next()
     end
     self.first, self.count = 1, 0
     if not self.operation then return nil end
-    local going, failure = self.session:take(self.operation, self.handlers)
+    local event, a, b, c, d, e = self.operation:next()
+    if event == "untagged" and a == "FETCH" and self.request.fetch:is_simple(c) then return c end
+    local going, failure = self.session:handle(self.operation, self.handlers, event, a, b, c, d, e)
     if not going then self:fail(failure) end
     if going == "done" then self:go_on() end
   end

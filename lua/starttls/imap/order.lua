@@ -11,6 +11,7 @@
 --     them apart;
 --   * everything behind a command that goes on with another one (a long set, a fall-back);
 --   * what changes the session's state, and whatever isn't known here.
+-- A request with `rides` is not held back: whoever made it knows what is before it (once.lua).
 local sets = require "starttls.imap.sets"
 
 local order = {}
@@ -89,6 +90,7 @@ end
 
 --- Whether a request must wait for the answer to one that was sent before it.
 function order.collide(earlier, request)
+  if request.rides then return false end -- whoever sends it knows better
   if earlier.follow or not request.class or not earlier.class then return true end
   if request.has_numbers and earlier.permits_expunge then return true end
   return not go_together(earlier, request) or look_alike(earlier, request)

@@ -103,11 +103,17 @@ function Pipeline:dispatch(request)
   return true
 end
 
+--- What goes into a sink is not to be gathered in memory before.
+local function streams(request)
+  return request.handlers and request.handlers.content and not request.gathers
+end
+
 --- Sends what may be sent now, in the order of the calls.
 function Pipeline:send()
   while self.waiting[1] and self:may_send(self.waiting[1]) do
     local request = self.waiting[1]
     if not self:dispatch(request) then return end
+    if streams(request) then self.operation:gather(0) end
     table.remove(self.waiting, 1)
     self.sent = self.sent + 1
     request.number, request.tag = self.sent, self.operation:tag()

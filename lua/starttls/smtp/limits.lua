@@ -21,46 +21,35 @@ local function domain_of(address)
   return (address:match "@([^@]*)$" or ""):lower()
 end
 
---- The indices of the addresses, those of one domain together, in the order of their appearance.
-local function by_domain(addresses)
-  local groups, order = {}, {}
-  for i, address in ipairs(addresses) do
+--- Who may still be written to in a session (RFC 9422 4.3: so many domains, and no more).
+-- @param addresses  array
+-- @param most       how many domains of recipients a session may have
+-- @param used       the domains that it has had: name -> true; those of who may be are added
+-- @return an array of the indices of who may, and one of those who may not
+function limits.admit(addresses, most, used)
+  local count, may, may_not = 0, {}, {}
+  for _ in pairs(used) do count = count + 1 end
+  for index, address in ipairs(addresses) do
     local domain = domain_of(address)
-    if not groups[domain] then
-      groups[domain] = {}
-      order[#order + 1] = domain
+    if not used[domain] and count < most then
+      used[domain] = true
+      count = count + 1
     end
-    table.insert(groups[domain], i)
+    local list = used[domain] and may or may_not
+    list[#list + 1] = index
   end
-  return groups, order
+  return may, may_not
 end
 
 --- Spreads recipients over transactions.
--- @param addresses  array
--- @param most       from limits.read
+-- @param indices  array of their numbers
+-- @param most     how many one transaction may have, or nil
 -- @return an array of arrays of indices, or nil when one transaction will do
-function limits.split(addresses, most)
-  local count = #addresses
-  local groups, order = nil, nil
-  if most.rcptdomainmax then groups, order = by_domain(addresses) end
-  if order and #order <= most.rcptdomainmax then order = nil end
-  if not order then
-    if count <= (most.rcptmax or count) then return nil end
-    groups, order = { {} }, { 1 }
-    for i = 1, count do groups[1][i] = i end
-  end
-  local parts, part, domains = {}, nil, 0
-  for _, domain in ipairs(order) do
-    if domains == most.rcptdomainmax then part = nil end
-    local counted = false
-    for _, index in ipairs(groups[domain]) do
-      if not part or #part == most.rcptmax then
-        part, domains, counted = {}, 0, false
-        parts[#parts + 1] = part
-      end
-      if not counted then domains, counted = domains + 1, true end
-      part[#part + 1] = index
-    end
+function limits.split(indices, most)
+  if #indices <= (most or #indices) then return nil end
+  local parts = {}
+  for first = 1, #indices, most do
+    parts[#parts + 1] = table.move(indices, first, math.min(first + most - 1, #indices), 1, {})
   end
   return parts
 end

@@ -48,22 +48,44 @@ local function add_part(self, letter, indices)
   add(self.waiting, indices and { letter = letter, indices = indices } or letter)
 end
 
+local function all_indices(count)
+  local indices = {}
+  for i = 1, count do indices[i] = i end
+  return indices
+end
+
+--- RFC 9422 4.3: recipients of further domains have to go by another session.
+-- @return the indices of those who may go by this one
+local function admit(self, letter)
+  local most = self.allowance.rcptdomainmax
+  if not most then return all_indices(#letter.to) end
+  self.session.domains = self.session.domains or {}
+  local may, may_not = limits.admit(letter.to, most, self.session.domains)
+  for _, index in ipairs(may_not) do
+    letter.fates = letter.fates or {}
+    letter.fates[index] = { address = letter.to[index], temporary = true,
+      text = ("the server takes recipients of at most %d domains in a session"):format(most) }
+  end
+  return may
+end
+
 --- Lines up the transactions of a letter.
 local function line_up(self, letter)
-  local parts = next(self.allowance) and limits.split(letter.to, self.allowance)
+  local is_limited = next(self.allowance) ~= nil
+  local may = is_limited and admit(self, letter) or nil
+  local parts = may and limits.split(may, self.allowance.rcptmax)
   -- RFC 5321 4.5.3.1.8: a server takes 100 at least. Beyond, it may send us round again.
   if parts or #letter.to > 100 then
     letter:make_repeatable()
     if letter.done then return end
   end
-  if not parts then add_part(self, letter)
-  else for _, indices in ipairs(parts) do add_part(self, letter, indices) end end
-end
-
-local function all_indices(count)
-  local indices = {}
-  for i = 1, count do indices[i] = i end
-  return indices
+  if parts then
+    for _, indices in ipairs(parts) do add_part(self, letter, indices) end
+  elseif may and #may == 0 then
+    letter.done = true
+  else
+    add_part(self, letter, may and #may < #letter.to and may or nil)
+  end
 end
 
 --- A part of a letter is over, or won't be.
@@ -133,7 +155,7 @@ local function finish_part(self, part, reply)
     local indices = part.indices or all_indices(#letter.to)
     if settle(letter, indices) then
       if not letter.delivered then letter:take(reply) end
-      local left = letter:left_over(indices)
+      local left = not self.farewell and letter:left_over(indices)
       if left then add_part(self, letter, left) end
     end
   end
@@ -237,6 +259,12 @@ local function lose(self, err)
   for part in take, self.waiting do end_part(part, not_sent(err)) end
 end
 
+--- Whether a letter goes out in one transaction, as far as can be known.
+function Outbox.fits(session, letter)
+  local most = allowance(session)
+  return #letter.to <= math.min(most.rcptmax or 100, 100) and not most.rcptdomainmax
+end
+
 -- For the session -----------------------------------------------------------------------------
 
 --- Begins to send.
@@ -244,12 +272,16 @@ end
 -- @param window   how many transactions may be under way at a time
 -- @param give     function that returns the next letter, or nil; what it raises is raised
 --                 again when those before it are reported
+-- @param farewell true: the first letter, which must fit into one transaction (Outbox.fits), is
+--                 the session's last, and the goodbye rides along
 -- @return an outbox, which is to be closed (its field `operation`); or nil and an error
-function Outbox.open(session, window, give)
+function Outbox.open(session, window, give, farewell)
   local operation, err = session.core:sending(window)
   if not operation then return nil, err end
+  if farewell then operation:farewell() end
   return setmetatable({
-    session = session, operation = operation, give = give, letters = queue(),
+    session = session, farewell = farewell or false,
+    operation = operation, give = give, letters = queue(),
     waiting = queue(), flights = queue(), allowance = allowance(session),
   }, Outbox)
 end
