@@ -1,5 +1,6 @@
 --- Messages as APPEND and its like take them: literals, or parts that the server puts together.
--- May rely on starttls.imap.class, starttls.imap.dates, starttls.content and starttls.error.
+-- May rely on starttls.imap.class, starttls.imap.dates, starttls.content, starttls.error and
+-- starttls.settings.
 --
 -- A letter is made before anything is sent, so that what can't be sent is found out in time:
 --   flags, date   as they are written, or nil
@@ -10,6 +11,7 @@ local Imap = require "starttls.imap.class"
 local dates = require "starttls.imap.dates"
 local content = require "starttls.content"
 local errors = require "starttls.error"
+local check_settings = require("starttls.settings").check
 
 local letter = {}
 
@@ -139,6 +141,7 @@ end
 -- @param settings  flags, date, size, binary, utf8: see append
 -- @return the letter, or nil and an error
 function letter.new(self, what, message, settings)
+  settings = check_settings(what, settings, "flags date size binary utf8")
   local made = { flags = settings.flags, size = 0 }
   if made.flags ~= nil and type(made.flags) ~= "table" then
     misuse(what, "flags must be an array")
