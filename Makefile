@@ -4,6 +4,7 @@
 #   make demo      install what it needs, build, walk a message through real servers
 #   make test      install what it needs, build, run every spec
 #   make check     install what it needs, then let every tool look for faults
+#   make embed     build examples/embed/: a C program with Lua and all of this inside
 #   make install   what LuaRocks runs after `make`
 #
 #   make MESSAGE=no   the same without starttls.message, and without GMime
@@ -75,7 +76,7 @@ LUA_SOURCES  := $(sort $(wildcard csrc/lua/*.c))
 MIME_SOURCES := $(if $(filter no,$(MESSAGE)),,$(sort $(wildcard csrc/message/*.c)))
 SOURCES      := $(CORE_SOURCES) $(LUA_SOURCES) $(MIME_SOURCES)
 HEADERS      := $(sort $(wildcard csrc/*/*.h))
-FORMATTED    := $(SOURCES) $(HEADERS) $(sort $(wildcard spec/*/*.[ch]))
+FORMATTED    := $(SOURCES) $(HEADERS) $(sort $(wildcard spec/*/*.[ch] examples/*/*.c))
 CORE_OBJECTS := $(CORE_SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
 LUA_OBJECTS  := $(LUA_SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
 MIME_OBJECTS := $(MIME_SOURCES:csrc/%.c=$(BUILD)/obj/%.o)
@@ -83,6 +84,7 @@ LIBRARY      := $(BUILD)/libstarttls.a
 MODULE       := $(BUILD)/starttls/core.so
 MIME_MODULE  := $(if $(MIME_SOURCES),$(BUILD)/starttls/mime.so)
 MODULES      := $(MODULE) $(MIME_MODULE)
+EMBEDDED     := $(BUILD)/libstarttls-lua.a
 
 COMPILE = $(CC) $(OWN_CFLAGS) $(CFLAGS)
 LINK    = $(CC) $(CFLAGS) $(LIBFLAG) $(OWN_LDFLAGS) $(LDFLAGS)
@@ -123,6 +125,27 @@ libraries:
 	@sh spec/tools/libraries.sh $(LIBRARIES) $(if $(MIME_SOURCES),gmime-3.0)
 
 -include $(CORE_OBJECTS:.o=.d) $(LUA_OBJECTS:.o=.d) $(MIME_OBJECTS:.o=.d)
+
+# --- Embedding: one archive of it all, and a host that is linked with it ----------
+
+HOST      := $(BUILD)/embed/host
+LUA_FILES := $(sort $(shell cd lua && find starttls -name '*.lua'))
+LUA_LIBS  ?= $(shell pkg-config --libs lua$(LUA_VERSION) 2>/dev/null || echo -llua)
+
+embed: $(HOST)
+
+$(EMBEDDED): $(LUA_OBJECTS) $(CORE_OBJECTS) $(BUILD)/objects
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $(LUA_OBJECTS) $(CORE_OBJECTS)
+
+$(BUILD)/embed/packed.c: examples/embed/pack.lua $(addprefix lua/,$(LUA_FILES))
+	@mkdir -p $(@D)
+	$(Q)$(LUA) $< lua $(LUA_FILES) > $@
+
+$(HOST): examples/embed/host.c $(BUILD)/embed/packed.c $(EMBEDDED)
+	@echo "link $@"
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARNINGS) $(addprefix -I,$(LUA_INCDIR)) $(CFLAGS) $(LDFLAGS) \
+	  -o $@ $^ $(LUA_LIBS) $(LIB_LIBS) -lm -pthread
 
 # --- Install (LuaRocks sets INST_*; by hand: PREFIX, DESTDIR) ----------------
 
@@ -170,7 +193,7 @@ bench:
 # --- Checks ------------------------------------------------------------------
 # `make check` runs them all, however many fail, and ends with the count.
 
-CHECKS := check-warnings check-format check-tidy check-cppcheck check-luacheck house sanitize fuzz
+CHECKS := check-warnings check-format check-tidy check-cppcheck check-luacheck house sanitize tsan fuzz
 
 check:
 	@$(SUBMAKE) -s deps PACKAGES="$(CHECK_PACKAGES)"
@@ -210,6 +233,13 @@ sanitize:
 	 $(SUBMAKE) spec BUILD=build/asan CC=gcc HARDEN= CFLAGS="-O1 -g $(SANITIZE)" \
 	  LUA="$(CURDIR)/build/asan/lua" BUSTED_FLAGS="--exclude-tags=memory,package"
 
+# Threads with a Lua state each: the host of examples/embed/, built with ThreadSanitizer.
+TSAN_FLAGS := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+
+tsan:
+	@$(SUBMAKE) -s -j$(JOBS) embed BUILD=build/tsan CC=clang HARDEN= CFLAGS="$(TSAN_FLAGS)"
+	@$(RUN_ENV) $(LUA) spec/check/threads.lua build/tsan/embed/host
+
 # The specs under valgrind: slow, and not part of `check`, as ASan sees the same.
 valgrind: build
 	$(RUN_ENV) STARTTLS_SPEC_PATIENCE=20 valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite \
@@ -241,4 +271,4 @@ clean:
 
 always:
 
-.PHONY: all build library libraries install deps demo test spec bench check $(CHECKS) valgrind format clean always
+.PHONY: all build library libraries embed install deps demo test spec bench check $(CHECKS) valgrind format clean always

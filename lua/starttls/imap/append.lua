@@ -1,7 +1,7 @@
 --- Adding messages to a mailbox (RFC 9051 6.3.12), several at once (MULTIAPPEND, RFC 3502), from
 -- parts that the server has (CATENATE, RFC 4469), in place of another (REPLACE, RFC 8508).
 -- May rely on starttls.imap.class, starttls.imap.letter, starttls.imap.chain,
--- starttls.imap.removal, starttls.arguments, starttls.core and starttls.error.
+-- starttls.imap.removal, starttls.arguments, starttls.core, starttls.error and starttls.settings.
 local Imap = require "starttls.imap.class"
 local letter = require "starttls.imap.letter"
 local chain = require "starttls.imap.chain"
@@ -9,6 +9,7 @@ local removal = require "starttls.imap.removal"
 local arguments = require "starttls.arguments"
 local core = require "starttls.core"
 local errors = require "starttls.error"
+local check_settings = require("starttls.settings").check
 
 -- {====== The largest message that a mailbox takes (RFC 7889) ======
 
@@ -123,7 +124,7 @@ end
 -- @return a table with uid and uidvalidity where the server tells (UIDPLUS); or nil and an error,
 --         whose `delivery` is "unknown" when the connection was lost behind the message's end
 Imap.define("append", function(self, mailbox, message, settings)
-  local made, err = letter.new(self, "append", message, settings or {})
+  local made, err = letter.new(self, "append", message, settings)
   if not made then return nil, err end
   local request, too_big = append_request(self, "append", mailbox, { made })
   if not request then return nil, too_big end
@@ -136,7 +137,9 @@ local function letters_of(self, messages)
   local letters = {}
   for index, given in ipairs(messages) do
     if type(given) ~= "table" then error("append_all: each message must be a table", 0) end
-    local made, err = letter.new(self, "append_all", given.message, given)
+    local settings = {}
+    for name, value in pairs(given) do settings[name] = name ~= "message" and value or nil end
+    local made, err = letter.new(self, "append_all", given.message, settings)
     if not made then return nil, err end
     letters[index] = made
   end
@@ -169,10 +172,11 @@ end
 -- @return an array of tables as append returns; or nil and an error
 Imap.define("append_all", function(self, mailbox, messages, settings)
   if type(messages) ~= "table" then error("append_all: the messages must be an array", 0) end
+  local separately = check_settings("append_all", settings, "separately").separately
   if #messages == 0 then return { result = {} } end
   local able, lacking = self:needs("append_all", "MULTIAPPEND")
   local in_turn = #messages > 1 and not able
-  if in_turn and not (settings and settings.separately) then return nil, lacking end
+  if in_turn and not separately then return nil, lacking end
   local letters, err = letters_of(self, messages)
   if not letters then return nil, err end
   if in_turn then return append_in_turn(self, mailbox, letters) end
@@ -206,7 +210,7 @@ Imap.define("replace", function(self, uid, mailbox, message, settings)
   if math.type(uid) ~= "integer" or uid < 1 then
     error("replace: the uid must be a positive integer", 0)
   end
-  local made, err = letter.new(self, "replace", message, settings or {})
+  local made, err = letter.new(self, "replace", message, settings)
   if not made then return nil, err end
   if not self:has "REPLACE" then return append_and_remove(self, uid, mailbox, made) end
   local args = arguments.of("UID", "REPLACE"):add("number", ("%d"):format(uid))

@@ -1,10 +1,11 @@
 --- Search criteria: a Lua table becomes the typed arguments of SEARCH (RFC 9051 6.4.4).
--- May rely on starttls.arguments and starttls.imap.sets.
+-- May rely on starttls.arguments, starttls.imap.dates and starttls.imap.sets.
 --
 -- All keys of a table must hold, and so must the tables in its array part. What a key's value may
 -- be, the key's kind says; a kind's function adds the key's arguments. Nothing is glued together,
 -- so that no text that is searched for can become anything else.
 local arguments = require "starttls.arguments"
+local dates = require "starttls.imap.dates"
 local sets = require "starttls.imap.sets"
 
 local criteria = {}
@@ -43,43 +44,6 @@ function Builder:add_string(name, value)
   if value:find "[\x80-\xff]" then self.is_ascii = false end
   return self:add("string", value)
 end
-
--- {====== Dates ======
-
-local months = { "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov",
-  "Dec" }
-local month_numbers = {}
-for number, month in ipairs(months) do month_numbers[month:upper()] = number end
-
---- "1-Feb-1994", or as ISO 8601 has it "1994-02-01".
-local function parts_of_text(text)
-  local day, month, year = text:match "^(%d%d?)%-(%a%a%a)%-(%d%d%d%d)$"
-  if day then return { year, month_numbers[month:upper()] or 0, day } end
-  return { text:match "^(%d%d%d%d)%-(%d%d)%-(%d%d)$" }
-end
-
-local function parts_of_date(value)
-  if type(value) == "string" then return parts_of_text(value) end
-  if type(value) == "table" then return value end
-  if type(value) ~= "number" or not (value > -1e11 and value < 1e11) then return {} end
-  local date = os.date("!*t", math.floor(value))
-  return { date.year, date.month, date.day }
-end
-
-local function within(value, least, most)
-  value = math.tointeger(tonumber(value))
-  return value and value >= least and value <= most and value
-end
-
---- RFC 9051 9: date-text = date-day "-" date-month "-" date-year
-local function date_text(value)
-  local parts = parts_of_date(value)
-  local year, month, day = within(parts[1], 1, 9999), within(parts[2], 1, 12),
-    within(parts[3], 1, 31)
-  return year and month and day and ("%d-%s-%04d"):format(day, months[month], year)
-end
-
--- }======
 
 -- {====== Kinds of values: function(builder, name, value, word) ======
 
@@ -130,7 +94,7 @@ function kinds.seconds(builder, name, value, word)
 end
 
 function kinds.date(builder, name, value, word)
-  local text = date_text(value)
+  local text = dates.day(value)
   if not text then
     builder:misuse(name, "a date: seconds since the epoch, { year, month, day } or \"1-Feb-1994\"")
   end

@@ -1,9 +1,11 @@
 --- Fetching data of messages (RFC 9051 6.4.5).
--- May rely on starttls.imap.class, starttls.imap.sets, starttls.imap.gatherer and starttls.error.
+-- May rely on starttls.imap.class, starttls.imap.sets, starttls.imap.gatherer, starttls.error and
+-- starttls.settings.
 local Imap = require "starttls.imap.class"
 local sets = require "starttls.imap.sets"
 local gatherer = require "starttls.imap.gatherer"
 local errors = require "starttls.error"
+local check_settings = require("starttls.settings").check
 
 -- {====== Data items ======
 
@@ -243,6 +245,8 @@ local function request_for(fetch, text, names, modifiers, settings)
   }
 end
 
+local known_settings = "seq sink changed_since vanished partial"
+
 --- The request for a fetch that delivers each message to a function.
 local function fetch_request(self, set, items, settings, deliver)
   local names = wire_items(items, settings.seq)
@@ -258,7 +262,7 @@ end
 
 --- In a pipeline: an array of messages, which is empty when settings.each takes each one.
 function Imap.builders.fetch(self, set, items, settings)
-  settings = settings or {}
+  settings = check_settings("fetch", settings, known_settings .. " each")
   local messages = {}
   if sets.is_empty(set) then return { result = messages } end
   local request, err = fetch_request(self, set, items, settings, settings.each or function(message)
@@ -334,7 +338,7 @@ end
 --         is in body, headers, text and sections["1.2"] (true where a sink took it). A failure
 --         raises the error object, as a loop has no other way to tell; fetch_all returns it.
 function Imap:fetch(set, items, settings)
-  settings = settings or {}
+  settings = check_settings("fetch", settings, known_settings)
   if sets.is_empty(set) then return function() end end
   local stream = setmetatable({ session = self, ready = {}, first = 1, count = 0 }, Stream)
   local request, err = fetch_request(self, set, items, settings, function(message)

@@ -1,5 +1,6 @@
 --- Messages as APPEND and its like take them: literals, or parts that the server puts together.
--- May rely on starttls.imap.class, starttls.content and starttls.error.
+-- May rely on starttls.imap.class, starttls.imap.dates, starttls.content, starttls.error and
+-- starttls.settings.
 --
 -- A letter is made before anything is sent, so that what can't be sent is found out in time:
 --   flags, date   as they are written, or nil
@@ -7,37 +8,16 @@
 --   size          octets of its literals together
 --   catenated     true: the server puts the parts together (RFC 4469)
 local Imap = require "starttls.imap.class"
+local dates = require "starttls.imap.dates"
 local content = require "starttls.content"
 local errors = require "starttls.error"
+local check_settings = require("starttls.settings").check
 
 local letter = {}
 
 local function misuse(what, words)
   error(("%s: %s"):format(what, words), 0)
 end
-
--- {====== Dates ======
-
-local months = { "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov",
-  "Dec" }
-
---- RFC 9051 9, date-time. The months' names must not depend on the locale.
-local function date_text(what, date)
-  if math.type(date) == "float" then date = math.floor(date) end
-  if math.type(date) == "integer" then
-    local parts = os.date("!*t", date)
-    if parts.year < 0 or parts.year > 9999 then misuse(what, "the date is out of range") end
-    return ("%02d-%s-%04d %02d:%02d:%02d +0000"):format(parts.day, months[parts.month], parts.year,
-      parts.hour, parts.min, parts.sec)
-  end
-  if type(date) == "string"
-    and date:find "^[ %d]%d%-%a%a%a%-%d%d%d%d %d%d:%d%d:%d%d [+-]%d%d%d%d$" then
-    return date
-  end
-  misuse(what, 'the date must be seconds since the epoch, or like "17-Jul-1996 02:44:25 -0700"')
-end
-
--- }======
 
 -- {====== Literals ======
 
@@ -161,11 +141,12 @@ end
 -- @param settings  flags, date, size, binary, utf8: see append
 -- @return the letter, or nil and an error
 function letter.new(self, what, message, settings)
+  settings = check_settings(what, settings, "flags date size binary utf8")
   local made = { flags = settings.flags, size = 0 }
   if made.flags ~= nil and type(made.flags) ~= "table" then
     misuse(what, "flags must be an array")
   end
-  if settings.date ~= nil then made.date = date_text(what, settings.date) end
+  if settings.date ~= nil then made.date = dates.moment(settings.date, what) end
   made.catenated = type(message) == "table" and #message > 0
   local err
   if made.catenated then

@@ -1,11 +1,12 @@
 --- Finding mailboxes (RFC 9051 6.3.9; LIST-EXTENDED: RFC 5258; LIST-STATUS: RFC 5819;
 -- SPECIAL-USE: RFC 6154; LIST-METADATA: RFC 9590).
--- May rely on starttls.imap.class, starttls.imap.mailboxes, starttls.imap.metadata and
--- starttls.arguments.
+-- May rely on starttls.imap.class, starttls.imap.mailboxes, starttls.imap.metadata,
+-- starttls.arguments and starttls.settings.
 local Imap = require "starttls.imap.class"
 local arguments = require "starttls.arguments"
 local mailboxes = require "starttls.imap.mailboxes"
 local metadata = require "starttls.imap.metadata"
+local check_settings = require("starttls.settings").check
 
 -- {====== What is asked for ======
 
@@ -50,12 +51,7 @@ local function check_patterns(patterns)
 end
 
 local function read_settings(settings)
-  settings = settings or {}
-  for name in pairs(settings) do
-    if name ~= "select" and name ~= "returns" then
-      error(("list: %s: there is no such setting"):format(tostring(name)), 0)
-    end
-  end
+  settings = check_settings("list", settings, "select returns")
   local selected = check_options("select", settings.select, selections)
   -- RFC 5258 3.1: a BAD command otherwise
   if selected.recursive_match and not (selected.subscribed or selected.special_use) then

@@ -1,7 +1,8 @@
 --- Mailboxes: counting, making, naming, leaving (RFC 9051 6.3, 6.4.1, 6.4.2).
--- May rely on starttls.imap.class and starttls.arguments.
+-- May rely on starttls.imap.class, starttls.arguments and starttls.settings.
 local Imap = require "starttls.imap.class"
 local arguments = require "starttls.arguments"
+local check_settings = require("starttls.settings").check
 
 local mailboxes = {}
 
@@ -90,7 +91,7 @@ end
 --         status is USEATTR when the server takes no such use
 Imap.define("create", function(self, name, settings)
   local request = on_mailbox("CREATE", name)
-  local uses = settings and settings.use
+  local uses = check_settings("create", settings, "use").use
   if uses == nil then return request end
   if type(uses) == "string" then uses = { uses } end
   if type(uses) ~= "table" or #uses == 0 then

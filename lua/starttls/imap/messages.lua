@@ -1,9 +1,11 @@
 --- Changing messages: flags and labels, removal (RFC 9051 6.4).
--- May rely on starttls.imap.class, starttls.imap.sets, starttls.arguments and starttls.core.
+-- May rely on starttls.imap.class, starttls.imap.sets, starttls.arguments, starttls.core and
+-- starttls.settings.
 local Imap = require "starttls.imap.class"
 local sets = require "starttls.imap.sets"
 local arguments = require "starttls.arguments"
 local core = require "starttls.core"
+local check_settings = require("starttls.settings").check
 
 local function append_all(all, more)
   table.move(more, 1, #more, #all + 1, all)
@@ -109,7 +111,7 @@ end
 --         their `modseq`, and where some had changed the field `modified` of the array: an array
 --         of these UIDs (or sequence numbers), which were left alone; or nil and an error
 Imap.define("store", function(self, set, change, settings)
-  settings = settings or {}
+  settings = check_settings("store", settings, "seq silent unchanged_since")
   local item, values = change_of(change)
   local nothing_to_change = #values == 0 and item:find "^[+-]"
   if sets.is_empty(set) or nothing_to_change then return { result = {} } end

@@ -1,7 +1,8 @@
 --- Annotations of mailboxes and of the server (METADATA, RFC 5464).
--- May rely on starttls.imap.class and starttls.arguments.
+-- May rely on starttls.imap.class, starttls.arguments and starttls.settings.
 local Imap = require "starttls.imap.class"
 local arguments = require "starttls.arguments"
+local check_settings = require("starttls.settings").check
 
 local metadata = {}
 
@@ -79,7 +80,8 @@ end
 -- @return entry -> value, a string of any octets, without those that have none; and with maxsize
 --         the size of the longest value that was left out, if any was. Or nil and an error
 Imap.define("getmetadata", function(self, mailbox, entries, settings)
-  local args = add_options(arguments.of "GETMETADATA", settings or {}):add("mailbox", mailbox)
+  settings = check_settings("getmetadata", settings, "depth maxsize")
+  local args = add_options(arguments.of "GETMETADATA", settings):add("mailbox", mailbox)
   args:add_list("string", metadata.check_entries("getmetadata", entries))
   local able, err = check_able(self, "getmetadata", mailbox)
   if not able then return nil, err end

@@ -1,5 +1,5 @@
 --- Several commands in flight (RFC 9051 5.5).
--- May rely on starttls.imap.class, starttls.imap.order and starttls.error.
+-- May rely on starttls.imap.class, starttls.imap.order, starttls.error and starttls.settings.
 --
 -- Requests wait in a queue and are sent in the order of the calls, up to a window; the head of the
 -- queue holds back what is behind it as long as it would be ambiguous (order.lua). What the server
@@ -7,6 +7,7 @@
 local Imap = require "starttls.imap.class"
 local order = require "starttls.imap.order"
 local errors = require "starttls.error"
+local check_settings = require("starttls.settings").check
 
 local default_window = 16
 
@@ -272,7 +273,7 @@ end
 --         or nil and an error. An error raised by `body` passes; what was in flight is left to its
 --         end by the session's next call, and what was not sent is not sent any more.
 function Imap:pipeline(body, settings)
-  local window = settings and settings.window or default_window
+  local window = check_settings("pipeline", settings, "window").window or default_window
   if math.type(window) ~= "integer" or window < 1 or window > 64 then
     error("pipeline: the window must be an integer from 1 to 64", 0)
   end

@@ -89,6 +89,17 @@ function Ranges:contains(number)
   return false
 end
 
+--- Whether any number is in both sets.
+function Ranges:overlaps(other)
+  local i, j = 1, 1
+  while self.from[i] and other.from[j] do
+    if self.to[i] < other.from[j] then i = i + 1
+    elseif other.to[j] < self.from[i] then j = j + 1
+    else return true end
+  end
+  return false
+end
+
 --- Adds a number; cheap when numbers come in ascending order.
 function Ranges:add(number)
   if #self.from == 0 or number >= self.from[#self.from] then

@@ -1,10 +1,11 @@
 --- Finding messages (RFC 9051 6.4.4, RFC 7377).
--- May rely on starttls.imap.class, starttls.imap.criteria, starttls.imap.returns and
--- starttls.arguments.
+-- May rely on starttls.imap.class, starttls.imap.criteria, starttls.imap.returns,
+-- starttls.arguments and starttls.settings.
 local Imap = require "starttls.imap.class"
 local criteria = require "starttls.imap.criteria"
 local returns = require "starttls.imap.returns"
 local arguments = require "starttls.arguments"
+local check_settings = require("starttls.settings").check
 
 --- What is to be returned has a place of its own.
 local function check_raw(given)
@@ -26,7 +27,8 @@ end
 --         (imap.numbers_of makes numbers of them), and so is `tag`, which later updates name.
 --         nil and an error: unsupported, or rejected with status BADCHARSET or NOTSAVED, ...
 Imap.define("search", function(self, given, settings)
-  local by_seq, asked = settings and settings.seq, settings and settings.returns
+  settings = check_settings("search", settings, "seq returns")
+  local by_seq, asked = settings.seq, settings.returns
   local args = by_seq and arguments.of "SEARCH" or arguments.of("UID", "SEARCH")
   local able, err = false
   check_raw(given)
@@ -91,7 +93,7 @@ end
 --         uidvalidity, uid, min, max, count, all }, UIDs always; or nil and an error
 Imap.define("multisearch", function(self, source, given, settings)
   local args = add_source(arguments.of "ESEARCH", source)
-  local asked = settings and settings.returns or { "all" }
+  local asked = check_settings("multisearch", settings, "returns").returns or { "all" }
   local able, err = returns.add_to(args, self, asked, "multisearch")
   if not able then return nil, err end
   args, err = criteria.add_to(args, self, given, "multisearch")

@@ -1,7 +1,8 @@
 --- Opening a mailbox (RFC 9051 6.3.2, 6.3.3; CONDSTORE and QRESYNC: RFC 7162).
--- May rely on starttls.imap.class and starttls.arguments.
+-- May rely on starttls.imap.class, starttls.arguments and starttls.settings.
 local Imap = require "starttls.imap.class"
 local arguments = require "starttls.arguments"
+local check_settings = require("starttls.settings").check
 
 -- {====== What the server says of it ======
 
@@ -105,7 +106,7 @@ local function add_parameters(self, args, settings)
 end
 
 local function open_mailbox(self, verb, name, settings)
-  settings = settings or {}
+  settings = check_settings(verb:lower(), settings, "condstore qresync")
   local args, err = add_parameters(self, arguments.of(verb):add("mailbox", name), settings)
   if not args then return nil, err end
   local mailbox, had_another = new_mailbox(name), self.mailbox ~= nil

@@ -1,9 +1,10 @@
 --- Sets of messages as callers give them, and the commands that have one.
--- May rely on starttls.arguments and starttls.imap.chain.
+-- May rely on starttls.arguments, starttls.imap.chain and starttls.imap.ranges.
 --
 -- Messages are named by UID everywhere, by sequence number only on request.
 local arguments = require "starttls.arguments"
 local chain = require "starttls.imap.chain"
+local ranges = require "starttls.imap.ranges"
 
 local sets = {}
 
@@ -67,46 +68,20 @@ end
 
 -- {====== Which messages a set has ======
 
---- The ranges of a set text, in order.
--- @return an array of { first, last }; false when it can't be told which: "*" and "$"
-function sets.ranges(text)
-  if text:find "[*$]" then return false end
-  local ranges = {}
-  for first, last in text:gmatch "(%d+):?(%d*)" do
-    local from = math.tointeger(first)
-    local to = math.tointeger(last) or from
-    ranges[#ranges + 1] = { math.min(from, to), math.max(from, to) }
-  end
-  table.sort(ranges, function(a, b) return a[1] < b[1] end)
-  return ranges
-end
+--- The numbers of a set text.
+-- @return a set of starttls.imap.ranges; nil when it can't be told which: "*" and "$"
+sets.ranges = ranges.parse
 
 --- Whether two sets may have a message in common.
 -- @param left, right  from sets.ranges
 function sets.overlap(left, right)
-  if not left or not right then return true end
-  local i, j = 1, 1
-  while left[i] and right[j] do
-    if left[i][2] < right[j][1] then i = i + 1
-    elseif right[j][2] < left[i][1] then j = j + 1
-    else return true end
-  end
-  return false
+  return not left or not right or left:overlaps(right)
 end
 
---- @param ranges  from sets.ranges
+--- @param held  from sets.ranges
 -- @return function(number) -> whether the set may have it
-function sets.membership(ranges)
-  if not ranges then return function() return true end end
-  return function(number)
-    local low, high = 1, #ranges
-    while low < high do -- the last range that begins at or before the number
-      local middle = (low + high + 1) // 2
-      if ranges[middle][1] <= number then low = middle else high = middle - 1 end
-    end
-    local range = ranges[low]
-    return range ~= nil and number >= range[1] and number <= range[2]
-  end
+function sets.membership(held)
+  return function(number) return not held or held:contains(number) end
 end
 
 -- }======

@@ -1,10 +1,11 @@
 --- Messages in order, and in threads (RFC 5256, RFC 5267, RFC 5957).
--- May rely on starttls.imap.class, starttls.imap.criteria, starttls.imap.returns and
--- starttls.arguments.
+-- May rely on starttls.imap.class, starttls.imap.criteria, starttls.imap.returns,
+-- starttls.arguments and starttls.settings.
 local Imap = require "starttls.imap.class"
 local criteria = require "starttls.imap.criteria"
 local returns = require "starttls.imap.returns"
 local arguments = require "starttls.arguments"
+local check_settings = require("starttls.settings").check
 
 -- {====== SORT ======
 
@@ -56,7 +57,8 @@ end
 -- @return an array of numbers in order; or with `returns` a table as search returns it; or nil and
 --         an error, of kind unsupported where the server lacks SORT
 Imap.define("sort", function(self, order, given, settings)
-  local by_seq, asked = settings and settings.seq, settings and settings.returns
+  settings = check_settings("sort", settings, "seq returns")
+  local by_seq, asked = settings.seq, settings.returns
   local args = by_seq and arguments.of "SORT" or arguments.of("UID", "SORT")
   local able, err = false
   if asked then
@@ -88,7 +90,7 @@ Imap.define("thread", function(self, algorithm, given, settings)
     error("thread: the algorithm must be a name such as \"references\"", 0)
   end
   algorithm = algorithm:upper()
-  local by_seq = settings and settings.seq
+  local by_seq = check_settings("thread", settings, "seq").seq
   local args = by_seq and arguments.of("THREAD", algorithm)
     or arguments.of("UID", "THREAD", algorithm)
   local able, err = self:needs("thread", "THREAD=" .. algorithm)

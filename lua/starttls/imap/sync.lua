@@ -1,5 +1,6 @@
 --- What has changed in a mailbox since it was looked at last.
--- May rely on starttls.imap.ranges, starttls.error and on sessions of starttls.imap.
+-- May rely on starttls.imap.ranges, starttls.error, starttls.settings and on sessions of
+-- starttls.imap.
 --
 -- With QRESYNC (RFC 7162) the server tells all of it as the mailbox is opened; with CONDSTORE it
 -- tells changed flags, and what has vanished is found by comparing UIDs; without either, flags
@@ -13,6 +14,7 @@
 -- A million messages are no table each here: UIDs are ranges or arrays, flags are texts.
 local ranges = require "starttls.imap.ranges"
 local errors = require "starttls.error"
+local check_settings = require("starttls.settings").check
 
 local Sync = {}
 Sync.__index = Sync
@@ -253,7 +255,7 @@ end
 --         state, a plain table to be kept until the next time once the changes are applied. The
 --         iterator asks the server nothing: other calls may be made meanwhile. Or nil and an error
 return function(session, name, state, settings)
-  settings = settings or {}
+  settings = check_settings("sync", settings, "read_only avoid")
   local self = setmetatable({
     session = session, name = name, before = state or {}, settings = settings,
     avoid = to_avoid(settings.avoid),

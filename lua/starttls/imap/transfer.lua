@@ -1,12 +1,13 @@
 --- Copying and moving messages to other mailboxes (RFC 9051 6.4.7, 6.4.8).
--- May rely on starttls.imap.class, starttls.imap.sets, starttls.imap.chain,
--- starttls.imap.removal, starttls.arguments and starttls.core.
+-- May rely on starttls.imap.class, starttls.imap.sets, starttls.imap.chain, starttls.imap.removal,
+-- starttls.arguments, starttls.core and starttls.settings.
 local Imap = require "starttls.imap.class"
 local sets = require "starttls.imap.sets"
 local chain = require "starttls.imap.chain"
 local removal = require "starttls.imap.removal"
 local arguments = require "starttls.arguments"
 local core = require "starttls.core"
+local check_settings = require("starttls.settings").check
 
 -- {====== What went where ======
 
@@ -52,7 +53,7 @@ end
 --         source[i] became destination[i]. It is empty where the server does not tell (it lacks
 --         UIDPLUS), or copied nothing; or nil and an error
 Imap.define("copy", function(_, set, mailbox, settings)
-  local by_seq = settings and settings.seq
+  local by_seq = check_settings("copy", settings, "seq").seq
   if sets.is_empty(set) then return { result = {} } end
   return sets.in_turn(set, "copy", function(text)
     return copy_request("copy", text, mailbox, by_seq)
@@ -135,7 +136,7 @@ end
 -- @return as copy; or nil and an error: `done` has what was moved as a whole before, `copied` what
 --         was copied and not removed
 Imap.define("move", function(self, set, mailbox, settings)
-  local by_seq = settings and settings.seq
+  local by_seq = check_settings("move", settings, "seq").seq
   if sets.is_empty(set) then return { result = {} } end
   if not self:has "MOVE" and not self:has "IMAP4rev2" then
     return move_by_copying(self, set, mailbox, by_seq)

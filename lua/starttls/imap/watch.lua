@@ -1,9 +1,11 @@
 --- Waiting for what happens (RFC 2177, RFC 9051 6.3.13; RFC 5465).
--- May rely on starttls.core, starttls.imap.class, starttls.imap.gatherer and starttls.arguments.
+-- May rely on starttls.core, starttls.imap.class, starttls.imap.gatherer, starttls.arguments and
+-- starttls.settings.
 local core = require "starttls.core"
 local Imap = require "starttls.imap.class"
 local gatherer = require "starttls.imap.gatherer"
 local arguments = require "starttls.arguments"
+local check_settings = require("starttls.settings").check
 
 --- RFC 2177: servers may hang up after 30 minutes; many devices on the way do so much sooner.
 local default_renewal = 9 * 60
@@ -194,7 +196,7 @@ end
 --         ends IDLE. It ends by itself when `seconds` are over. A failure raises the error object.
 --         With `each`: true when it returned false or the time was over; or nil and an error.
 function Imap:idle(settings)
-  settings = settings or {}
+  settings = check_settings("idle", settings, "seconds renew interval each")
   local watch = new_watch(self, settings)
   local begun, err = self:drain()
   if begun then begun, err = watch:begin() end
