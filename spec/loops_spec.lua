@@ -272,7 +272,7 @@ describe("under each loop", function()
       end
 
       it("nothing is left of a coroutine that dies, at whichever wait: " .. name, function()
-        local number, over = 0, false
+        local number, over = 0
         local alive = setmetatable({}, { __mode = "k" })
         repeat
           number = number + 1
