@@ -27,7 +27,7 @@ all: build
 BUILD_PACKAGES := gcc libc6-dev make pkg-config liblua5.4-dev libgnutls28-dev libgsasl-dev libidn2-dev zlib1g-dev libgmime-3.0-dev
 DEMO_PACKAGES  := $(BUILD_PACKAGES) lua5.4 lua-socket lua-filesystem openssl procps \
                   dovecot-imapd dovecot-pop3d dovecot-lmtpd exim4-daemon-heavy
-TEST_PACKAGES  := $(DEMO_PACKAGES) ca-certificates lua-sec lua-luaossl lua-cqueues lua-busted luarocks git python3
+TEST_PACKAGES  := $(DEMO_PACKAGES) ca-certificates lua-sec lua-luaossl lua-cqueues lua-luv lua-busted luarocks git python3
 CHECK_PACKAGES := $(TEST_PACKAGES) clang clang-format clang-tidy libclang-rt-14-dev cppcheck \
                   lua-check valgrind
 BENCH_PACKAGES := $(TEST_PACKAGES) bash curl

@@ -7,6 +7,7 @@ local lfs = require "lfs"
 local socket = require "socket"
 local Peer = require "spec.support.peer"
 local clients = require "spec.support.clients"
+local descriptors = require "spec.support.descriptors"
 local errors = require "starttls.error"
 local patience = require "spec.support.patience"
 local peer_steps = require "spec.support.peer_steps"
@@ -17,30 +18,6 @@ local Stage = require "spec.support.stage"
 -- Steps of a peer.
 local say, expect, silence = peer_steps.say, peer_steps.expect, peer_steps.silence
 local logged_in = peer_steps.logged_in
-
--- The sockets and event descriptors that this process has open: "12 socket:[345]".
-local function descriptors()
-  local found = {}
-  for name in lfs.dir "/proc/self/fd" do
-    local target = lfs.symlinkattributes("/proc/self/fd/" .. name, "target")
-    if target and (target:find "^socket" or target:find "^anon_inode") then
-      found[#found + 1] = name .. " " .. target
-    end
-  end
-  table.sort(found)
-  return found
-end
-
--- A thread that looks a name up lets go of its descriptor when it is done.
-local function assert_same_descriptors(before)
-  local stop = socket.gettime() + patience.seconds(5)
-  local now = descriptors()
-  while #now ~= #before and socket.gettime() < stop do
-    socket.sleep(0.01)
-    now = descriptors()
-  end
-  assert.are.same(before, now)
-end
 
 -- Every call that says something to the server, with arguments.
 local calls = {
@@ -202,7 +179,7 @@ describe("in coroutines", function()
     end
 
     it("all protocols work side by side in a scheduler around select", function()
-      local before = descriptors()
+      local before = descriptors.open()
       local scheduler = Scheduler.new()
       for number = 1, 6 do scheduler:spawn(send, scheduler.loop, number) end
       scheduler:run()
@@ -213,7 +190,7 @@ describe("in coroutines", function()
       local pop3 = scheduler:spawn(read_pop3, scheduler.loop)
       scheduler:run()
       assert.are.same({ 6, 6 }, { imap.results[1], pop3.results[1] })
-      assert_same_descriptors(before)
+      descriptors.assert_same(before)
     end)
 
     it("all protocols work side by side in cqueues", function()
@@ -239,13 +216,13 @@ describe("in coroutines", function()
 
     it("sessions that are dropped without a word leave no descriptor", function()
       collectgarbage()
-      local before = descriptors()
+      local before = descriptors.open()
       for _ = 1, 10 do
         for _, name in ipairs(clients.protocols) do clients.connect(mail, name) end
       end
       collectgarbage()
       collectgarbage()
-      assert_same_descriptors(before)
+      descriptors.assert_same(before)
     end)
   end)
 
@@ -400,14 +377,14 @@ describe("in coroutines", function()
           while not over do
             number = number + 1
             local peer <close> = start(script.steps)
-            local before = descriptors()
+            local before = descriptors.open()
             local co, session, fd, log = run_to_wait(name, peer, number)
             over = co == nil
             if co then
               local kind = interrupt(co, session)
               assert.is_true(log.forgotten[fd])
               assert.are.same({}, log.problems)
-              assert_same_descriptors(before)
+              descriptors.assert_same(before)
               local result, err = session:noop()
               assert.is_nil(result)
               assert.are.equal(kind, err.kind)
@@ -423,7 +400,7 @@ describe("in coroutines", function()
         while not over do
           number = number + 1
           local peer <close> = start(script.steps)
-          local before = descriptors()
+          local before = descriptors.open()
           local fd, log
           do
             local co, session
@@ -437,7 +414,7 @@ describe("in coroutines", function()
             assert.is_true(log.forgotten[fd])
             assert.are.same({}, log.problems)
           end
-          assert_same_descriptors(before)
+          descriptors.assert_same(before)
         end
       end)
 
@@ -461,23 +438,23 @@ describe("in coroutines", function()
   it("a name that is being looked up leaves nothing either", function()
     for _, what in ipairs { "coroutine.close", "session:cancel()" } do
       local peer <close> = start { silence }
-      local before = descriptors()
+      local before = descriptors.open()
       local co, session = run_to_wait("smtp", peer, 1, { host = "localhost" })
       interruptions[what](co, session)
-      assert_same_descriptors(before)
+      descriptors.assert_same(before)
     end
   end)
 
   it("an error in the adapter's forget is nobody's", function()
     local peer <close> = start(sessions.pop3.steps)
-    local before = descriptors()
+    local before = descriptors.open()
     local loop = { forget = error, wait = function(session, mode, seconds)
       socket.select(mode:find "r" and { session }, mode:find "w" and { session }, seconds)
       return true
     end }
     local co = coroutine.wrap(go_through)
     assert.are.equal("done", co("pop3", options(peer, { loop = loop })))
-    assert_same_descriptors(before)
+    descriptors.assert_same(before)
   end)
 
   it("a process may end while they wait", function()
@@ -692,7 +669,7 @@ describe("in coroutines", function()
         while not over do
           number = number + 1
           local peer <close> = start(script.steps)
-          local before, count = descriptors(), 0
+          local before, count = descriptors.open(), 0
           local function trace()
             count = count + 1
             if count == number then error(token) end
@@ -702,17 +679,17 @@ describe("in coroutines", function()
           if ok then assert.are.equal("done", result)
           else assert.are.equal(token, result) end
           collectgarbage()
-          assert_same_descriptors(before)
+          descriptors.assert_same(before)
         end
         assert.is_true(number > 15, "only " .. number)
       end)
 
       it("in the function for the password leaves nothing: " .. name, function()
         local peer <close> = start(script.steps)
-        local before = descriptors()
+        local before = descriptors.open()
         raises(require("starttls." .. name).connect, options(peer, { password = raise }))
         collectgarbage()
-        assert_same_descriptors(before)
+        descriptors.assert_same(before)
         local record = peer:finish()
         assert.is_nil(record.encrypted:find "AUTH")
       end)
@@ -885,7 +862,7 @@ describe("in coroutines", function()
           while not over do
             number = number + 1
             local peer <close> = start(script.steps)
-            local before, count, session = descriptors(), 0, nil
+            local before, count, session = descriptors.open(), 0, nil
             local loop = { forget = function() end, wait = function(object, mode, seconds)
               session = object
               socket.select(mode:find "r" and { object }, mode:find "w" and { object }, seconds)
@@ -906,7 +883,7 @@ describe("in coroutines", function()
               assert.is_nil(result)
               assert.are.equal(ending == "close" and "closed" or "cancelled", err.kind)
             end
-            assert_same_descriptors(before)
+            descriptors.assert_same(before)
           end
           assert.is_true(number > 15, "only " .. number)
         end)

@@ -165,6 +165,52 @@ describe("examples/", function()
     end)
   end)
 
+  describe("fanout.lua", function()
+    local function check(lines, rest)
+      process.write_file(dir .. "/accounts", table.concat(lines, "\n") .. "\n")
+      return run("fanout", "imap", ("%s %s/accounts"):format(rest or "", dir))
+    end
+
+    local function account(user, password)
+      return ("%s %d %s %s"):format(mail.host, mail.imap.port, user,
+        password or mail.users[user].password)
+    end
+
+    it("tells for each account how many messages are unseen, and fails where one can't", function()
+      mail:deliver("bob", letter "One")
+      mail:deliver("bob", letter "Two")
+      local ok, output = check { "# host port user password", account "bob", "", account "alice",
+        account("bob", "wrong"), account "alice" }
+      assert.is_false(ok)
+      local told = {}
+      for line in output:gmatch "[^\r\n]+" do
+        if line:find "^bob" or line:find "^alice" then
+          line = line:gsub("%s+", " "):gsub("the server refuses.*", "refused")
+          told[#told + 1] = line
+        end
+      end
+      table.sort(told)
+      local place = (" %s:%d "):format(mail.host, mail.imap.port)
+      for index, line in ipairs(told) do told[index] = (line:gsub(place, " ", 1)) end
+      assert.same({ "alice 0 unseen", "alice 0 unseen", "bob 2 unseen", "bob refused" }, told)
+      assert.matches("4 of 4 accounts, 2 unseen messages, 1 failure\n$", output)
+    end)
+
+    it("checks more accounts than it connects to at once", function()
+      local lines = {}
+      for index = 1, 7 do lines[index] = account(index % 2 == 0 and "bob" or "alice") end
+      local ok, output = check(lines, "-n 2")
+      assert.is_true(ok, output)
+      assert.matches("7 of 7 accounts, 0 unseen messages, 0 failures\n$", output)
+    end)
+
+    it("says which line it can't read", function()
+      local ok, output = check { account "bob", "mail.example.test bob" }
+      assert.is_false(ok)
+      assert.matches("line 2: not HOST PORT USER PASSWORD", output, 1, true)
+    end)
+  end)
+
   describe("roundtrip.lua", function()
     local settings
 
@@ -244,7 +290,7 @@ describe("examples/", function()
 
   it("are all run by a spec", function()
     local known = { ["send.lua"] = true, ["send_report.lua"] = true, ["fetch.lua"] = true,
-      ["pop3_download.lua"] = true, ["roundtrip.lua"] = true,
+      ["pop3_download.lua"] = true, ["roundtrip.lua"] = true, ["fanout.lua"] = true,
       ["mirror.lua"] = true, embed = true } -- by mirror_spec.lua, embed_spec.lua
     for _, name in ipairs(files_in "examples") do assert.is_true(known[name], name) end
   end)

@@ -113,7 +113,7 @@ describe("options", function()
       sasl = "string table", channel_binding = "string", timeout = "number",
       connect_timeout = "number", deadline = "number", ca_file = "string", ca_path = "string",
       server_name = "string", client_cert = "string", client_key = "string",
-      tls_priority = "string", alpn = "boolean", loop = "table", trace = "function",
+      tls_priority = "string", alpn = "boolean", loop = "table false", trace = "function",
       limits = "table", insecure_auth = "boolean", insecure_no_verify = "boolean",
       client_name = "string",
     }

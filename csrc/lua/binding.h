@@ -7,7 +7,8 @@
  *   session.c    the userdata starttls.session
  *   operation.c  the userdata starttls.operation: one operation in progress, guarded
  *   arguments.c  typed arguments of commands
- *   drive.c      the one place that waits
+ *   drive.c      op:next(), where a session waits
+ *   poller.c     the userdata starttls.poller: waiting for many descriptors at once
  *   values.c     events become Lua values
  *   files.c      files that are safely on disk
  *   imap_*.c     IMAP responses become Lua values (imap_parts.h says which does what)
@@ -33,6 +34,7 @@ struct l_session {
   struct l_operation *operation; /* in progress, or NULL */
   bool draining;                 /* an abandoned operation is to be taken to its end first */
   bool waiting;                  /* in a wait */
+  size_t spent;                  /* on work since the last wait, see drive.c */
   bool has_step;                 /* `step` and `event` are not handed out yet */
   enum stls_step step;
   struct stls_event event;
@@ -72,6 +74,13 @@ struct stls_args *l_check_recipients(lua_State *L, int index, size_t *count_r);
 
 /* drive.c: op:next(). */
 int l_operation_next(lua_State *L);
+
+/* drive.c: for poll(2) and epoll_wait(2): rounded up; -1, for ever, when negative. */
+int l_to_milliseconds(double seconds);
+
+/* poller.c: core.poller(), and the metatable of what it makes. */
+int l_poller_new(lua_State *L);
+void l_open_poller(lua_State *L);
 
 /* drive.c: tells the loop to forget descriptors that the session is done with, and closes them. */
 void l_close_descriptors(lua_State *L, int session_index);

@@ -1,11 +1,14 @@
 /*
- * lua/drive.c - op:next(), and the one place in the library that waits.
+ * lua/drive.c - op:next(), and the one place where a session waits.
  * Floor 4: may rely on all floors below and on Lua 5.4.
  *
  * By default it waits in poll(2). A session with a loop adapter waits by calling
  * the adapter's wait(session, mode, seconds), which may yield: this function then
  * goes on in its continuation. Where a yield is impossible (main thread, a sort
  * comparator), poll(2) serves there too.
+ *
+ * A session that always has something to do would never wait, and nobody else in the
+ * loop would have a turn: after a share of work it waits for no time at all.
  */
 #include <errno.h>
 #include <math.h>
@@ -14,6 +17,11 @@
 #include <unistd.h>
 
 #include "lua/binding.h"
+
+/* What a session may do between two waits. A small event costs as much as a kilobyte. */
+#define SHARE      (256 * 1024)
+#define EVENT_COST 1024
+#define PIECE_COST (64 * 1024) /* of content that the caller is asked for */
 
 static int drive(lua_State *L);
 
@@ -44,7 +52,7 @@ static int do_nothing(lua_State *L) {
   return 0;
 }
 
-static int to_milliseconds(double seconds) {
+int l_to_milliseconds(double seconds) {
   double milliseconds = ceil(seconds * 1000);
   if (seconds < 0) return -1;
   return milliseconds > 86400000 ? 86400000 : (int)milliseconds;
@@ -56,20 +64,21 @@ static void wait_here(lua_State *L, struct stls_session *session) {
   struct pollfd pollfd = {.fd = stls_session_pollfd(session)};
   if (events & STLS_EVENT_READ) pollfd.events |= POLLIN;
   if (events & STLS_EVENT_WRITE) pollfd.events |= POLLOUT;
-  if (poll(&pollfd, 1, to_milliseconds(stls_session_timeout(session))) < 0 && errno == EINTR) {
+  if (poll(&pollfd, 1, l_to_milliseconds(stls_session_timeout(session))) < 0 && errno == EINTR) {
     lua_pushcfunction(L, do_nothing);
     lua_call(L, 0, 0);
   }
 }
 
 /* [-0, +4] the adapter's wait function and its arguments: session, mode, seconds */
-static void push_wait(lua_State *L, struct stls_session *session) {
-  static const char *const modes[] = {"", "r", "w", "rw"};
+static void push_wait(lua_State *L, struct stls_session *session, bool turn) {
+  static const char *const modes[] = {"r", "r", "w", "rw"}; /* to give a turn, any will do */
+  double seconds = turn ? 0 : stls_session_timeout(session);
   lua_getiuservalue(L, 2, UV_WAIT);
   lua_getiuservalue(L, 2, UV_OBJECT);
   lua_pushstring(L, modes[stls_session_events(session) & 3]);
-  if (stls_session_timeout(session) < 0) lua_pushnil(L);
-  else lua_pushnumber(L, stls_session_timeout(session));
+  if (seconds < 0) lua_pushnil(L);
+  else lua_pushnumber(L, seconds);
 }
 
 /* An adapter that says nil, err can't wait: that ends the session. A mere nil is a wake-up. */
@@ -87,18 +96,40 @@ static int drive_k(lua_State *L, int status, lua_KContext context) {
   return drive(L);
 }
 
-static void wait_for_progress(lua_State *L, struct l_session *session) {
+static bool has_loop(lua_State *L) {
   int type = lua_getiuservalue(L, 2, UV_WAIT);
   lua_pop(L, 1);
+  return type == LUA_TFUNCTION && lua_isyieldable(L);
+}
+
+/* `turn`: there is no need to wait, but others are to have a turn. */
+static void wait_in_loop(lua_State *L, struct l_session *session, bool turn) {
   session->waiting = true;
-  if (type == LUA_TFUNCTION && lua_isyieldable(L)) {
-    push_wait(L, session->session);
-    lua_callk(L, 3, 2, 0, drive_k);
-    take_wait_result(L, session);
+  session->spent = 0;
+  push_wait(L, session->session, turn);
+  lua_callk(L, 3, 2, 0, drive_k);
+  take_wait_result(L, session);
+}
+
+static void wait_for_progress(lua_State *L, struct l_session *session) {
+  if (has_loop(L)) {
+    wait_in_loop(L, session, false);
   } else {
+    session->waiting = true;
     wait_here(L, session->session);
     session->waiting = false;
   }
+}
+
+/* Counts what a step did. */
+static void count_work(struct l_session *session) {
+  if (session->step == STLS_STEP_CARE) session->spent += EVENT_COST + session->event.text.len;
+  else if (session->step == STLS_STEP_CONTENT) session->spent += PIECE_COST;
+  else session->spent += EVENT_COST;
+}
+
+static bool owes_a_turn(lua_State *L, const struct l_session *session) {
+  return session->spent > SHARE && !session->has_step && has_loop(L);
 }
 
 /* }====== */
@@ -223,6 +254,12 @@ static int push_step(lua_State *L, struct l_session *session, struct l_operation
 
 /* }====== */
 
+static void take_step(struct l_session *session) {
+  session->step = stls_session_step(session->session, &session->event);
+  session->has_step = session->step != STLS_STEP_WAIT;
+  if (session->has_step) count_work(session);
+}
+
 /* Stack: 1 the operation, 2 its session. Everything else lives in these, as a yield loses locals.
  */
 static int drive(lua_State *L) {
@@ -233,8 +270,11 @@ static int drive(lua_State *L) {
     if (!operation->session) return luaL_error(L, "the operation is over"); /* while we waited */
     /* A trace function may have closed the session that the kept event borrows from. */
     if (stls_session_is_closed(session->session)) session->has_step = false;
-    if (!session->has_step) session->step = stls_session_step(session->session, &session->event);
-    session->has_step = session->step != STLS_STEP_WAIT;
+    if (owes_a_turn(L, session)) {
+      wait_in_loop(L, session, true);
+      continue;
+    }
+    if (!session->has_step) take_step(session);
     l_close_descriptors(L, 2);
     if (stls_session_trace(session->session)->first) return push_trace_event(L, session->session);
     if (!session->has_step) wait_for_progress(L, session);

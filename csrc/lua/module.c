@@ -62,19 +62,16 @@ static int to_ascii(lua_State *L) {
 
 static const struct stls_limits default_limits = STLS_LIMITS_DEFAULT;
 
-static const luaL_Reg functions[] = {{"new", l_session_new},
-                                     {"trust", l_trust_new},
-                                     {"is_8bit", is_8bit},
-                                     {"may_have_field", may_have_field},
-                                     {"to_ascii", to_ascii},
-                                     {"numbers_of", l_numbers_of},
-                                     {"set_of", l_set_of},
-                                     {"clock", clock_now},
-                                     {NULL, NULL}};
+static const luaL_Reg functions[] = {{"new", l_session_new},   {"trust", l_trust_new},
+                                     {"is_8bit", is_8bit},     {"may_have_field", may_have_field},
+                                     {"to_ascii", to_ascii},   {"numbers_of", l_numbers_of},
+                                     {"set_of", l_set_of},     {"clock", clock_now},
+                                     {"poller", l_poller_new}, {NULL, NULL}};
 
 int luaopen_starttls_core(lua_State *L) {
   l_open_session(L);
   l_open_operation(L);
+  l_open_poller(L);
   l_open_imap_values(L);
   luaL_newmetatable(L, STLS_TRUST);
   lua_pushcfunction(L, trust_gc);

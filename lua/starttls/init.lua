@@ -6,7 +6,7 @@
 -- May rely on nothing but them.
 local starttls = { _VERSION = "starttls scm" }
 
-local modules = { smtp = true, lmtp = true, imap = true, pop3 = true, error = true }
+local modules = { smtp = true, lmtp = true, imap = true, pop3 = true, error = true, loop = true }
 
 return setmetatable(starttls, {
   __index = function(_, name)

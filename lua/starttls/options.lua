@@ -1,8 +1,9 @@
 --- The options of connect(), checked before anything is sent.
--- May rely on starttls.core and starttls.trust only.
+-- May rely on starttls.core, starttls.loop and starttls.trust only.
 --
 -- Unknown options and wrong types raise: a misspelt option that is silently
 -- ignored is a hole in the security of whoever wrote it.
+local event_loop = require "starttls.loop"
 local trust = require "starttls.trust"
 
 local options = {}
@@ -16,7 +17,7 @@ local common = {
   timeout = "number", connect_timeout = "number", deadline = "number",
   ca_file = "string", ca_path = "string", server_name = "string",
   client_cert = "string", client_key = "string", tls_priority = "string", alpn = "boolean",
-  loop = "table", trace = "function", limits = "table",
+  loop = "table false", trace = "function", limits = "table",
   insecure_auth = "boolean", insecure_no_verify = "boolean",
 }
 
@@ -38,7 +39,8 @@ local function check_types(given, extra)
   for name, value in pairs(given) do
     local types = common[name] or extra[name]
     if not types then misuse("unknown option '%s'", tostring(name)) end
-    if not (" " .. types .. " "):find(" " .. type(value) .. " ", 1, true) then
+    local kind = value == false and types:find "false" and "false" or type(value)
+    if not (" " .. types .. " "):find(" " .. kind .. " ", 1, true) then
       misuse("option '%s' must be a %s, not a %s", name, types:gsub(" ", " or "), type(value))
     end
   end
@@ -92,9 +94,8 @@ local function check_limits(limits)
 end
 
 local function check_loop(loop)
-  if type(loop.wait) ~= "function" or type(loop.forget) ~= "function" then
-    misuse("option 'loop' must have two functions, wait and forget")
-  end
+  local complaint = event_loop.complaint(loop)
+  if complaint then misuse("option 'loop' %s", complaint) end
 end
 
 --- The mechanisms as one string of names.
@@ -186,7 +187,7 @@ end
 --- Copies what the core reads as it is.
 local copied = {
   "port", "path", "channel_binding", "timeout", "connect_timeout", "deadline",
-  "server_name", "tls_priority", "loop", "limits", "insecure_auth", "insecure_no_verify",
+  "server_name", "tls_priority", "limits", "insecure_auth", "insecure_no_verify",
   "client_name", "utf8",
 }
 
@@ -257,6 +258,7 @@ function options.check(protocol, given, extra)
   check_apop(protocol, tls, config.sasl)
   for _, name in ipairs(copied) do config[name] = given[name] end
   config.host = given.host or "localhost"
+  config.loop = event_loop.choose(given.loop)
   if tls ~= "none" then
     local err
     config.trust, err = trust.load(given)

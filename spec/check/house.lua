@@ -63,11 +63,11 @@ local rules = {
   },
   {
     -- net/dial.c looks at its attempts through an epoll descriptor, and never waits there.
-    what = "waiting, which is for lua/drive.c alone",
+    what = "waiting, which is for lua/drive.c and lua/poller.c",
     symbols = {
       "p?poll", "p?select", "epoll_p?wait2?", "sleep", "usleep", "nanosleep", "clock_nanosleep",
     },
-    only = { "^lua/drive", "^net/dial" },
+    only = { "^lua/drive", "^lua/poller", "^net/dial" },
   },
   {
     what = "a file, a descriptor or a thread",
