@@ -49,7 +49,13 @@ describe("the rock #package", function()
     local names = shell.must "cd lua && find starttls -name '*.lua'"
     for name in names:gmatch "[^\n]+" do
       name = name:gsub("/init%.lua$", ""):gsub("%.lua$", ""):gsub("/", ".")
-      shell.must(in_tree(("lua5.4 -e 'require %q'"):format(name)))
+      -- An adapter has use for its event loop alone, which is no part of the rock.
+      local needs = name:match "^starttls%.loop%.(%l+)$"
+      needs = needs ~= "poll" and needs or nil
+      local loaded, output = shell.run("%s",
+        in_tree(("lua5.4 -e 'require %q'"):format(name)))
+      if needs then assert.matches(("module '%s"):format(needs), output, 1, true)
+      else assert.is_true(loaded, output) end
     end
     shell.must(in_tree "lua5.4 -e 'require \"starttls.core\" require \"starttls.mime\"'")
   end)
